@@ -1,0 +1,2 @@
+//! The `arrpc` command.
+fn main() {}

@@ -1,0 +1,156 @@
+//! What can go wrong, as callers see it. `Display` prints an error's own level; the cause is in
+//! `source()`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// An error that a handler returns and a client receives: arrpc's `RpcException`.
+///
+/// The message travels to the peer as it is, so put nothing in it that the peer must not know.
+///
+/// ```
+/// use arrpc::{RpcError, Value};
+///
+/// fn handler(message: Value) -> Result<u64, RpcError> {
+///     message.as_u64().ok_or_else(|| RpcError::new("expected a number"))
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RpcError {
+    message: String,
+}
+
+impl RpcError {
+    /// Makes an error with a message for the peer.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string() }
+    }
+
+    /// Returns the message that travels to the peer.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<String> for RpcError {
+    fn from(message: String) -> Self {
+        Self { message }
+    }
+}
+
+impl From<&str> for RpcError {
+    fn from(message: &str) -> Self {
+        Self { message: message.to_owned() }
+    }
+}
+
+/// What [`Server`](crate::Server) and [`Client`](crate::Client) fail with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server refused the signature of the message, or its absence: arrpc's `AuthException`.
+    #[error("{0}")]
+    Auth(String),
+
+    /// The server could not listen on its address.
+    #[error("failed to listen on {address}")]
+    Bind {
+        /// The address as it was given, `host:port`.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// The options cannot work: a file that cannot be read, half a TLS configuration, a limit out
+    /// of range. The text says which option, and what to do.
+    #[error("{0}")]
+    Config(String),
+
+    /// No connection came about: arrpc's `ConnectException`.
+    #[error("Failed to connect to {address} with {attempts} attempts")]
+    Connect {
+        /// The address as it was given, `host:port`.
+        address: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why the last attempt failed.
+        source: io::Error,
+    },
+
+    /// The connection ended before the reply. The server may have run the request or not, so it
+    /// was not sent again.
+    #[error("{address} ended the connection before its reply, the request may have run")]
+    Disconnected {
+        /// The address as it was given, `host:port`.
+        address: String,
+        /// How the connection ended.
+        source: io::Error,
+    },
+
+    /// The peer's bytes are not a reply, or the reply is larger than the client's limits.
+    #[error("{0}")]
+    Protocol(String),
+
+    /// The handler's error: arrpc's `RpcException`.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+
+    /// The call took longer than the client's `timeout`: arrpc's `RpcTimeoutException`.
+    #[error("Timed out after {after:?} {phase}")]
+    Timeout {
+        /// The `timeout` of the client.
+        after: Duration,
+        /// What the call was doing when its time was up.
+        phase: Phase,
+    },
+
+    /// The peers could not agree on TLS: a certificate that is not trusted, or no TLS at all.
+    #[error("TLS with {address} failed")]
+    Tls {
+        /// The address as it was given, `host:port`.
+        address: String,
+        /// What was wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The phases of a call, as [`Error::Timeout`] names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Waiting for one of the pool's connections to be free.
+    Queue,
+    /// Resolving the host's name, connecting, and waiting between attempts.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// Writing the request.
+    Send,
+    /// Waiting for the reply. The server may have run the request.
+    Reply,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queue => "waiting for a free connection",
+            Self::Connect => "connecting",
+            Self::Tls => "in the TLS handshake",
+            Self::Send => "sending the request",
+            Self::Reply => "waiting for the reply",
+        })
+    }
+}
+
+impl Error {
+    /// The `reason` label of the metrics: arrpc's texts where it has one.
+    pub(crate) fn reason(&self) -> Cow<'static, str> {
+        match self {
+            Self::Timeout { .. } => "Timed out".into(),
+            other => other.to_string().into(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! From JSON text to a value. The grammar of JSON is left to serde_json; what the `$` keys mean,
+//! and which numbers and objects are refused, is decided here.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rmpv::Value;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::{JsonError, TIMESTAMP, time};
+
+pub(super) fn read(text: &str) -> Result<Value, JsonError> {
+    let Reading(value) = serde_json::from_str(text).map_err(syntax_error)?;
+    check_integers(text)?;
+    Ok(value)
+}
+
+fn syntax_error(error: serde_json::Error) -> JsonError {
+    let (line, column) = (error.line(), error.column());
+    let mut problem = error.to_string();
+    let place = format!(" at line {line} column {column}");
+    problem.truncate(problem.strip_suffix(&place).map_or(problem.len(), str::len));
+    problem.push_str(match problem.as_str() {
+        "key must be a string" => "; write the map as {\"$map\": [[key, value], ..]}",
+        "number out of range" => "; write a string, or infinity as {\"$float\": \"Infinity\"}",
+        "recursion limit exceeded" => "; nest at most 127 arrays and objects",
+        "trailing characters" => "; write one value only",
+        _ => "",
+    });
+    JsonError { line, column: column.max(1), problem }
+}
+
+/// Finds integers that serde_json has handed on as floats, in text it has found to be JSON.
+///
+/// A visitor cannot tell: `18446744073709551616` and `18446744073709551616.0` reach it alike.
+fn check_integers(text: &str) -> Result<(), JsonError> {
+    let mut rest = text;
+    while let Some(skipped) = rest.find(|c: char| matches!(c, '"' | '-' | '0'..='9')) {
+        let (_, token) = rest.split_at(skipped);
+        if let Some(string) = token.strip_prefix('"') {
+            let mut chars = string.chars();
+            while let Some(c) = chars.next().filter(|&c| c != '"') {
+                if c == '\\' {
+                    chars.next();
+                }
+            }
+            rest = chars.as_str();
+            continue;
+        }
+        let end = token.find(|c: char| !matches!(c, '-' | '+' | '.' | 'e' | 'E' | '0'..='9'));
+        let (number, after) = token.split_at(end.unwrap_or(token.len()));
+        let is_float = number.contains(['.', 'e', 'E']);
+        let fits = number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
+        if number == "-0" || !(is_float || fits) {
+            let (before, _) = text.split_at(text.len() - token.len());
+            let problem = if fits {
+                "-0 is no integer; write 0, or -0.0 for the float"
+            } else {
+                "integer outside i64::MIN..=u64::MAX; write a string, or a float by adding .0"
+            };
+            return Err(JsonError {
+                line: before.matches('\n').count() + 1,
+                column: before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1,
+                problem: problem.into(),
+            });
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+/// A value read from JSON.
+struct Reading(Value);
+
+impl<'de> Deserialize<'de> for Reading {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadingVisitor).map(Self)
+    }
+}
+
+struct ReadingVisitor;
+
+impl<'de> Visitor<'de> for ReadingVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Nil)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Reading(item)) = array.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some(key) = object.next_key::<String>()? {
+            // Checked here, not at the end, for the error to point at the second key.
+            if !seen.insert(key.clone()) {
+                return Err(de::Error::custom(format_args!(
+                    "second key {key:?} in one object; write {{\"$map\": [[key, value], ..]}}"
+                )));
+            }
+            let Reading(value) = object.next_value()?;
+            entries.push((Value::from(key), value));
+        }
+        // A `$` key means something only when it is alone, which shows once its value is read.
+        if entries.len() == 1
+            && let Some((key, value)) = entries.pop()
+        {
+            return read_only_entry(key, value).map_err(de::Error::custom);
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+fn read_only_entry(key: Value, value: Value) -> Result<Value, String> {
+    match key.as_str().and_then(|key| key.strip_prefix('$')) {
+        None => Ok(Value::Map(vec![(key, value)])),
+        Some(name) if name.starts_with('$') => Ok(Value::Map(vec![(name.into(), value)])),
+        Some(name) => read_tagged(name, value).map_err(|problem| {
+            let [key, escaped] = [format!("${name}"), format!("$${name}")];
+            format!("{key:?} {problem}; for a map with the key {key:?} write {escaped:?}")
+        }),
+    }
+}
+
+/// Reads what stands under `$name`, or says what is wrong with it.
+fn read_tagged(name: &str, value: Value) -> Result<Value, String> {
+    match (name, value) {
+        ("bin", value) => from_base64(&value).map(Value::Binary),
+        ("ext", Value::Array(ref parts)) if let [kind, bytes] = parts.as_slice() => {
+            match kind.as_i64().map(i8::try_from) {
+                Some(Ok(kind)) => Ok(Value::Ext(kind, from_base64(bytes)?)),
+                _ => Err("needs a type from -128 to 127 in front".into()),
+            }
+        }
+        ("ext", _) => Err("needs [type, \"<base64>\"]".into()),
+        ("float", value) => match value.as_str() {
+            Some("NaN") => Ok(f64::NAN.into()),
+            Some("Infinity") => Ok(f64::INFINITY.into()),
+            Some("-Infinity") => Ok(f64::NEG_INFINITY.into()),
+            _ => Err("needs \"NaN\", \"Infinity\" or \"-Infinity\"".into()),
+        },
+        ("map", Value::Array(pairs)) => {
+            let entry = |pair| match pair {
+                Value::Array(pair) => <[Value; 2]>::try_from(pair).ok().map(<(Value, Value)>::from),
+                _ => None,
+            };
+            let entries = pairs.into_iter().map(entry).collect::<Option<_>>();
+            entries
+                .map(Value::Map)
+                .ok_or_else(|| "needs two values, [key, value], in each pair".into())
+        }
+        ("map", _) => Err("needs an array of pairs, [[key, value], ..]".into()),
+        ("time", value) => {
+            let text = value.as_str().ok_or("needs a string")?;
+            time::to_bytes(text).map(|bytes| Value::Ext(TIMESTAMP, bytes))
+        }
+        _ => Err("is none of $bin, $ext, $float, $map and $time".into()),
+    }
+}
+
+fn from_base64(value: &Value) -> Result<Vec<u8>, String> {
+    let text = value.as_str().ok_or("needs a string of base64")?;
+    STANDARD.decode(text).map_err(|error| format!("needs standard base64 with padding: {error}"))
+}

@@ -1,0 +1,210 @@
+//! A connection: a stream with a read and a write buffer, whole messages in and out. The one place
+//! that holds both bytes and a stream. Knows messages by their ends alone.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::stream::Transport;
+use crate::wire::{FrameFinder, Limits, Malformed};
+
+/// The size of a read buffer. One read of a socket rarely finds more than its receive window.
+pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The free space below which a read buffer is compacted or grown.
+const MIN_READ_BYTES: usize = 4 * 1024;
+
+/// A stream and the bytes on their way in and out.
+#[derive(Debug)]
+pub(crate) struct Connection<S> {
+    stream: S,
+    input: Input,
+    finder: FrameFinder,
+    output: Vec<u8>,
+    /// How much of `output` is written.
+    written: usize,
+    /// Bytes were handed to the stream that it may hold back until it is flushed (TLS records).
+    unflushed: bool,
+}
+
+impl<S: Transport> Connection<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            input: Input::default(),
+            finder: FrameFinder::new(),
+            output: Vec::new(),
+            written: 0,
+            unflushed: false,
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The bytes that arrived and belong to no message yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.input.unread()
+    }
+
+    /// Takes the next complete message out of what has arrived; `None` if there is none.
+    #[inline]
+    pub(crate) fn next_message(&mut self, limits: &Limits) -> Result<Option<&[u8]>, Malformed> {
+        if self.input.start == self.input.end {
+            return Ok(None);
+        }
+        match self.finder.find(self.input.unread(), limits)? {
+            Some(length) => Ok(Some(self.input.consume(length))),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads once from the stream. `Ok(0)` is the end of the stream.
+    #[inline]
+    pub(crate) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let free = self.input.free();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, free))?;
+        self.input.end += read;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Where replies and requests are appended, to be written by the next flush.
+    #[inline]
+    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// The bytes that wait to be written.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Writes all that waits, in as few writes as the stream takes.
+    #[inline]
+    pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.output.len() {
+            let unwritten = self.output.get(self.written..).unwrap_or_default();
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, unwritten))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.unflushed = false;
+            self.output.clear();
+            self.written = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once from the stream and forgets what came. `Ok(0)` is the end of the stream.
+    pub(crate) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input = Input::default();
+        self.poll_read(context)
+    }
+
+    /// Tells the peer that nothing more will be written.
+    pub(crate) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+
+    /// Lends the connection a read buffer of [`READ_BUFFER_BYTES`] if it has none, and a write
+    /// buffer likewise.
+    #[inline]
+    pub(crate) fn borrow_buffers(&mut self, buffers: &mut Buffers) {
+        if self.input.bytes.len() < READ_BUFFER_BYTES {
+            let lent = buffers.input.take().unwrap_or_else(|| vec![0; READ_BUFFER_BYTES]);
+            self.input.move_to(lent);
+        }
+        if self.output.capacity() == 0 {
+            self.output = buffers.output.take().unwrap_or_default();
+        }
+    }
+
+    /// Gives the buffers back, as the connection is about to wait, and keeps no more than the
+    /// unfinished message.
+    #[inline]
+    pub(crate) fn return_buffers(&mut self, buffers: &mut Buffers) {
+        if self.input.unread().len() <= MIN_READ_BYTES {
+            let rest = self.input.unread().to_vec();
+            let mut lent = std::mem::replace(&mut self.input, Input::holding(rest)).bytes;
+            lent.truncate(READ_BUFFER_BYTES);
+            lent.shrink_to(READ_BUFFER_BYTES);
+            buffers.input = Some(lent);
+        }
+        if self.output.is_empty() {
+            let mut lent = std::mem::take(&mut self.output);
+            lent.shrink_to(READ_BUFFER_BYTES);
+            buffers.output = Some(lent);
+        }
+        if self.input.unread().is_empty() {
+            self.finder = FrameFinder::new();
+        }
+    }
+}
+
+/// A worker's one pair of buffers, lent to the connection that is at work: an idle connection owns
+/// none.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    input: Option<Vec<u8>>,
+    output: Option<Vec<u8>>,
+}
+
+/// A read buffer.
+///
+/// Invariant: `start <= end <= bytes.len()`; `bytes[start..end]` has arrived and is unread. All of
+/// `bytes` is initialised, so that no read needs unsafe code and none clears it first.
+#[derive(Debug, Default)]
+struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn holding(bytes: Vec<u8>) -> Self {
+        Self { start: 0, end: bytes.len(), bytes }
+    }
+
+    fn unread(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
+    fn consume(&mut self, length: usize) -> &[u8] {
+        let start = self.start;
+        self.start += length;
+        self.bytes.get(start..self.start).unwrap_or_default()
+    }
+
+    /// The space for the next read: what is behind the unread bytes, made larger when it is short.
+    fn free(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.bytes.len() - self.end < MIN_READ_BYTES {
+            // Doubles with what has arrived, never by what a header claims: a peer pays for each
+            // byte that it makes us keep. Both moves cost less than what has been read since.
+            if self.start > self.bytes.len() / 2 {
+                self.bytes.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            } else {
+                let larger = (2 * self.bytes.len()).max(READ_BUFFER_BYTES);
+                self.bytes.resize(larger, 0);
+            }
+        }
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    fn move_to(&mut self, mut bytes: Vec<u8>) {
+        let length = self.unread().len();
+        if let Some(space) = bytes.get_mut(..length) {
+            space.copy_from_slice(self.unread());
+            *self = Self { bytes, start: 0, end: length };
+        }
+    }
+}

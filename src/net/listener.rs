@@ -1,0 +1,93 @@
+//! The listening socket, and an accept that outlives every error the system can give it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use smol::{Async, Timer};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that the kernel keeps for us until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// How long a connection is silent before the kernel asks whether the peer still exists.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// The pause after an accept that failed for want of something: descriptors, memory.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: Async<TcpListener>,
+}
+
+impl Listener {
+    /// Listens on the first address of `host` that works; an empty host is every IPv4 interface.
+    /// Blocks while the name is resolved.
+    pub(crate) fn bind(host: &str, port: u16) -> io::Result<Self> {
+        let host = if host.is_empty() { "0.0.0.0" } else { host };
+        let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+        // IPv4 first, as arrpc does: "localhost" is ::1 on many machines, 127.0.0.1 to most peers.
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in addresses {
+            match listen(address) {
+                Ok(socket) => return Ok(Self { socket: Async::new(socket)? }),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.get_ref().local_addr()
+    }
+
+    /// Waits for the next connection. Its socket is in non-blocking mode and registered nowhere:
+    /// `Async::accept` would register it with smol's reactor, two system calls for nothing.
+    pub(crate) async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.try_accept().await {
+                Ok(accepted) => return accepted,
+                // The peer gave up while it waited: take the next one.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionAborted
+                            | io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections, trying again");
+                    Timer::after(SHORTAGE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, peer) = self.socket.read_with(TcpListener::accept).await?;
+        socket.set_nonblocking(true)?;
+        // These fail only if the peer is gone already, which the first read tells.
+        let _ = configure(&SockRef::from(&socket));
+        Ok((socket, peer))
+    }
+}
+
+/// What every connection has, on both sides: no delay for small messages, and an end to those
+/// whose peer has vanished.
+pub(crate) fn configure(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted server gets its port back at once, whatever is left of the old connections.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,8 @@
+//! Sockets and the bytes on their way: what lies between the operating system and whole messages.
+//! Knows messages only as bytes; sessions, pools and retries are above.
+
+pub(crate) mod connection;
+pub(crate) mod listener;
+pub(crate) mod reactor;
+pub(crate) mod stream;
+pub(crate) mod tls;

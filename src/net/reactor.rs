@@ -1,0 +1,267 @@
+//! One thread's reactor: sockets registered once, edge-triggered, and a loop that polls one future
+//! and sleeps in the kernel when nothing can go on. Knows nothing of messages.
+//!
+//! smol's own reactor is global and re-arms a socket for every message, one more system call, and
+//! wakes a sleeping thread through a futex: 6.6 us of CPU for a request in lockstep, and 9.9 us on
+//! two threads, where this one takes 4.9 us and shares nothing between threads.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use mio::{Events, Interest, Registry, Token};
+use slab::Slab;
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// The token of the alarm; sockets have their place in the slab.
+const ALARM: Token = Token(usize::MAX);
+
+/// On Linux a read that fills less than the buffer has emptied an edge-triggered socket (epoll(7),
+/// "Questions and answers", 9), which saves the second read. Elsewhere only WouldBlock tells.
+const SHORT_READ_MEANS_EMPTY: bool = cfg!(target_os = "linux");
+
+/// The reactor of one thread.
+pub(crate) struct Reactor {
+    poll: RefCell<mio::Poll>,
+    registry: Registry,
+    sources: RefCell<Slab<Rc<Source>>>,
+    alarm: Arc<Alarm>,
+}
+
+/// What the reactor knows of one socket.
+struct Source {
+    /// A read may find bytes. Starts true: the first bytes may have come before the registration.
+    readable: Cell<bool>,
+    writable: Cell<bool>,
+    /// The peer sends no more: every read finds the rest or the end, and no event follows.
+    read_closed: Cell<bool>,
+    reader: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+}
+
+impl Reactor {
+    pub(crate) fn new() -> io::Result<Rc<Self>> {
+        let poll = mio::Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let kick = mio::Waker::new(&registry, ALARM)?;
+        Ok(Rc::new(Self {
+            poll: RefCell::new(poll),
+            registry,
+            sources: RefCell::new(Slab::new()),
+            alarm: Arc::new(Alarm { state: AtomicU8::new(AWAKE), kick }),
+        }))
+    }
+
+    /// Runs `future` to its end on this thread, and the sockets with it.
+    ///
+    /// The future may await anything: a waker called by another thread ends the sleep.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let waker = Waker::from(self.alarm.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut events = Events::with_capacity(1024);
+        loop {
+            self.alarm.state.store(AWAKE, Ordering::SeqCst);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return output;
+            }
+            // Woken while it was polled: look at the sockets without waiting, then go on.
+            let timeout = match self.alarm.sleep() {
+                true => None,
+                false => Some(Duration::ZERO),
+            };
+            match self.poll.borrow_mut().poll(&mut events, timeout) {
+                Ok(()) => self.dispatch(&events),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // epoll_wait has no other error for a valid descriptor. Going on would spin.
+                Err(error) => panic!("the reactor's poll failed: {error}"),
+            }
+        }
+    }
+
+    /// Wakes the readers of all sockets, so that each looks at what has changed beside its socket.
+    pub(crate) fn wake_readers(&self) {
+        for (_, source) in self.sources.borrow().iter() {
+            wake(&source.reader);
+        }
+    }
+
+    /// Takes over a connected socket in non-blocking mode.
+    pub(crate) fn adopt(self: &Rc<Self>, socket: std::net::TcpStream) -> io::Result<TcpStream> {
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        let source = Rc::new(Source {
+            readable: Cell::new(true),
+            writable: Cell::new(true),
+            read_closed: Cell::new(false),
+            reader: Cell::new(None),
+            writer: Cell::new(None),
+        });
+        let token = Token(self.sources.borrow_mut().insert(source.clone()));
+        // Dropped on failure, and taken from the slab again.
+        let stream = |socket| TcpStream { socket, source, token, reactor: self.clone() };
+        let registered =
+            self.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
+        let stream = stream(socket);
+        registered.map(|()| stream)
+    }
+
+    fn dispatch(&self, events: &Events) {
+        for event in events {
+            if event.token() == ALARM {
+                continue;
+            }
+            // An event may come for a socket that was closed earlier in the same batch. If its
+            // place has been taken since, the new one tries once in vain.
+            let Some(source) = self.sources.borrow().get(event.token().0).cloned() else {
+                continue;
+            };
+            if event.is_read_closed() || event.is_error() {
+                source.read_closed.set(true);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                source.readable.set(true);
+                wake(&source.reader);
+            }
+            if event.is_writable() || event.is_write_closed() || event.is_error() {
+                source.writable.set(true);
+                wake(&source.writer);
+            }
+        }
+    }
+}
+
+fn wake(slot: &Cell<Option<Waker>>) {
+    if let Some(waker) = slot.take() {
+        waker.wake();
+    }
+}
+
+/// Leaves `waker` in the slot, keeping the one that is there if it wakes the same task.
+fn wait(slot: &Cell<Option<Waker>>, context: &Context<'_>) {
+    let waker = match slot.take() {
+        Some(waker) if waker.will_wake(context.waker()) => waker,
+        _ => context.waker().clone(),
+    };
+    slot.set(Some(waker));
+}
+
+const AWAKE: u8 = 0;
+const WOKEN: u8 = 1;
+const ASLEEP: u8 = 2;
+
+/// The waker of the thread's future: costs a system call only if the thread sleeps.
+#[derive(Debug)]
+struct Alarm {
+    state: AtomicU8,
+    kick: mio::Waker,
+}
+
+impl Alarm {
+    /// Marks the thread as asleep, unless it was woken since it last began to poll.
+    fn sleep(&self) -> bool {
+        self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(WOKEN, Ordering::SeqCst) == ASLEEP {
+            // Fails only if the reactor's descriptor is gone, and its thread with it.
+            let _ = self.kick.wake();
+        }
+    }
+}
+
+/// A TCP socket of one reactor. Stays on its thread.
+pub(crate) struct TcpStream {
+    socket: mio::net::TcpStream,
+    source: Rc<Source>,
+    token: Token,
+    reactor: Rc<Reactor>,
+}
+
+impl TcpStream {
+    pub(crate) fn socket(&self) -> socket2::SockRef<'_> {
+        socket2::SockRef::from(&self.socket)
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        // Fails only if it never was registered.
+        let _ = self.reactor.registry.deregister(&mut self.socket);
+        self.reactor.sources.borrow_mut().try_remove(self.token.0);
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.source.readable.get() {
+                wait(&self.source.reader, context);
+                return Poll::Pending;
+            }
+            match io::Read::read(&mut self.socket, buffer) {
+                Ok(read) => {
+                    if SHORT_READ_MEANS_EMPTY
+                        && read < buffer.len()
+                        && !self.source.read_closed.get()
+                    {
+                        self.source.readable.set(false);
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.source.readable.set(false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.source.writable.get() {
+                wait(&self.source.writer, context);
+                return Poll::Pending;
+            }
+            match io::Write::write(&mut self.socket, bytes) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.source.writable.set(false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket.shutdown(std::net::Shutdown::Write))
+    }
+}

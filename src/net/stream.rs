@@ -1,0 +1,101 @@
+//! The streams that connections run over: plain TCP or TLS, and what a connection asks of them
+//! beside bytes. Generic over the socket, as the server's and the client's differ.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_rustls::TlsStream;
+use smol::io::{AsyncRead, AsyncWrite};
+
+use super::reactor;
+
+/// A byte stream that can be cut off.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the end of this stream a reset rather than an orderly close.
+    ///
+    /// A Python arrpc client takes an orderly close for a reply of `None` and loses its next
+    /// request; behind a reset it connects again.
+    fn reset_on_close(&self);
+}
+
+impl Transport for reactor::TcpStream {
+    fn reset_on_close(&self) {
+        reset_on_close(self.socket());
+    }
+}
+
+impl Transport for async_net::TcpStream {
+    fn reset_on_close(&self) {
+        reset_on_close(socket2::SockRef::from(self));
+    }
+}
+
+fn reset_on_close(socket: socket2::SockRef<'_>) {
+    // Fails only on a socket that is already closed.
+    let _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+/// A plain or an encrypted stream over a socket of type `T`.
+#[derive(Debug)]
+pub(crate) enum Stream<T> {
+    Plain(T),
+    /// Boxed: the state of a TLS session is more than 1 KiB.
+    Tls(Box<TlsStream<T>>),
+}
+
+impl<T> Stream<T> {
+    pub(crate) fn socket(&self) -> &T {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl<T: Transport> Transport for Stream<T> {
+    fn reset_on_close(&self) {
+        self.socket().reset_on_close();
+    }
+}
+
+impl<T: Transport> AsyncRead for Stream<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl<T: Transport> AsyncWrite for Stream<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(context),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(context),
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_close(context),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_close(context),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! What a server runs for each message: closures and functions of several kinds, or a type of the
+//! caller's own, brought to one form. Knows no connections.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::net::tls::TlsIdentity;
+use crate::{RpcError, Value};
+
+/// A type that answers messages. A closure given to [`Server::new`](crate::Server::new) is one;
+/// implement it for a type of your own and pass that to
+/// [`Server::with_handler`](crate::Server::with_handler).
+///
+/// ```
+/// use arrpc::{Context, Handler, Response, Server, Value};
+///
+/// struct Greeter {
+///     greeting: String,
+/// }
+///
+/// impl Handler for Greeter {
+///     fn call(&self, message: Value, _context: &Context) -> Response {
+///         Response::ready(format!("{} {message}", self.greeting))
+///     }
+/// }
+///
+/// let server = Server::with_handler("127.0.0.1", 0, Greeter { greeting: "hello".into() });
+/// ```
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one message.
+    ///
+    /// Runs on the thread that serves the connection, so it must not block: return
+    /// [`Response::later`] for work that waits. A panic costs one error reply.
+    fn call(&self, message: Value, context: &Context) -> Response;
+
+    /// Returns the name that the `handler_func` label of the metrics shows.
+    ///
+    /// Defaults to the last part of the type's name.
+    fn name(&self) -> &str {
+        short_name::<Self>()
+    }
+}
+
+/// The answer to one message: at hand, or on its way.
+pub struct Response(pub(crate) Answer);
+
+pub(crate) enum Answer {
+    Ready(Result<Value, RpcError>),
+    Later(Later),
+}
+
+pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>;
+
+impl Response {
+    /// Makes an answer that is at hand.
+    pub fn ready(reply: impl IntoReply) -> Self {
+        Self(Answer::Ready(reply.into_reply()))
+    }
+
+    /// Makes an answer that a future will give. It runs on the connection's thread, beside the
+    /// other messages of the connection, and is dropped if the connection ends before it.
+    pub fn later<F>(reply: F) -> Self
+    where
+        F: Future<Output: IntoReply> + Send + 'static,
+    {
+        Self(Answer::Later(Box::pin(async move { reply.await.into_reply() })))
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Answer::Ready(reply) => f.debug_tuple("Ready").field(reply).finish(),
+            Answer::Later(_) => f.write_str("Later(..)"),
+        }
+    }
+}
+
+/// What a handler knows of a call beside its message. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    connection: Arc<Peer>,
+    signed: bool,
+}
+
+/// The part of a context that all calls of a connection share.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: bool,
+    pub(crate) identity: Option<TlsIdentity>,
+}
+
+impl Context {
+    pub(crate) fn new(peer: Peer, signed: bool) -> Self {
+        Self { connection: Arc::new(peer), signed }
+    }
+
+    /// Returns the address of the peer.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.connection.address
+    }
+
+    /// Whether the message was signed with the server's secret.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// Whether the message came over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.connection.tls
+    }
+
+    /// Returns the verified identity of the client's certificate; `None` without
+    /// [`tls_client_ca`](crate::Server::tls_client_ca).
+    pub fn tls_identity(&self) -> Option<&TlsIdentity> {
+        self.connection.identity.as_ref()
+    }
+}
+
+/// Marks which of the two kinds of [`Reply`] a type is. Inferred, never written.
+pub mod marker {
+    /// The value itself is the reply.
+    #[derive(Debug)]
+    pub enum Now {}
+    /// A future of the reply.
+    #[derive(Debug)]
+    pub enum Later {}
+}
+
+/// What a handler closure may return: anything that is [`IntoReply`], or a future of it.
+///
+/// The marker `M` tells the two apart, so that the closure's argument type is inferred for both.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "not a reply, and not a future of one",
+    note = "return a `Value`, a number, a string, `bool`, `Vec<u8>`, `()`, an `Option` or `Result` \
+            of these, `arrpc::Serde(..)` around a type that implements `Serialize`, or a future \
+            that is `Send` of any of them"
+)]
+pub trait Reply<M> {
+    /// Makes it the response to a message.
+    fn into_response(self) -> Response;
+}
+
+impl<T: IntoReply> Reply<marker::Now> for T {
+    fn into_response(self) -> Response {
+        Response::ready(self)
+    }
+}
+
+impl<F> Reply<marker::Later> for F
+where
+    F: Future<Output: IntoReply> + Send + 'static,
+{
+    fn into_response(self) -> Response {
+        Response::later(self)
+    }
+}
+
+/// A type that a handler may return. The list is closed; [`Serde`](crate::Serde) takes in every
+/// type that implements `Serialize`.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    note = "return a `Value`, a number, a string, `bool`, `Vec<u8>`, `()`, an `Option` or `Result` \
+            of these, or `arrpc::Serde(..)` around a type that implements `Serialize`"
+)]
+pub trait IntoReply {
+    /// Makes it the reply to a message, or its error.
+    fn into_reply(self) -> Result<Value, RpcError>;
+}
+
+impl IntoReply for Value {
+    fn into_reply(self) -> Result<Value, RpcError> {
+        Ok(self)
+    }
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Result<Value, RpcError> {
+        Ok(Value::Nil)
+    }
+}
+
+impl<T: IntoReply> IntoReply for Option<T> {
+    fn into_reply(self) -> Result<Value, RpcError> {
+        self.map_or(Ok(Value::Nil), T::into_reply)
+    }
+}
+
+impl<T: IntoReply, E: Into<RpcError>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Result<Value, RpcError> {
+        self.map_err(Into::into)?.into_reply()
+    }
+}
+
+macro_rules! into_reply {
+    ($($type:ty),*) => {$(
+        impl IntoReply for $type {
+            fn into_reply(self) -> Result<Value, RpcError> {
+                Ok(Value::from(self))
+            }
+        }
+    )*};
+}
+
+into_reply!(bool, u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, f32, f64);
+into_reply!(String, &str, Cow<'_, str>, Vec<u8>, &[u8], Vec<Value>, Vec<(Value, Value)>);
+
+/// A closure as a handler. `M` is the marker of what it returns.
+pub(crate) struct Closure<F, M> {
+    function: F,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<F, M> Closure<F, M> {
+    pub(crate) fn new(function: F) -> Self {
+        Self { function, marker: PhantomData }
+    }
+}
+
+impl<F, R, M> Handler for Closure<F, M>
+where
+    F: Fn(Value) -> R + Send + Sync + 'static,
+    R: Reply<M>,
+    M: 'static,
+{
+    fn call(&self, message: Value, _context: &Context) -> Response {
+        (self.function)(message).into_response()
+    }
+
+    fn name(&self) -> &str {
+        short_name::<F>()
+    }
+}
+
+/// A closure that also asks for the context of the call, as a handler.
+pub(crate) struct ContextClosure<F, M>(pub(crate) Closure<F, M>);
+
+impl<F, R, M> Handler for ContextClosure<F, M>
+where
+    F: Fn(Value, Context) -> R + Send + Sync + 'static,
+    R: Reply<M>,
+    M: 'static,
+{
+    fn call(&self, message: Value, context: &Context) -> Response {
+        (self.0.function)(message, context.clone()).into_response()
+    }
+
+    fn name(&self) -> &str {
+        short_name::<F>()
+    }
+}
+
+/// Makes a handler of a closure that blocks: each call runs on a thread of a bounded pool, so that
+/// it holds up no other connection.
+///
+/// For files, other blocking libraries, and computation of more than a few hundred microseconds.
+/// The pool is smol's: it grows to 500 threads at most, or to what `BLOCKING_MAX_THREADS` says;
+/// further calls wait for a free one.
+///
+/// ```
+/// use arrpc::{Server, blocking};
+///
+/// let server = Server::new("127.0.0.1", 0, blocking(|message| {
+///     std::fs::read_to_string(message.as_str().unwrap_or_default())
+///         .map_err(|error| error.to_string())
+/// }));
+/// ```
+pub fn blocking<F, T>(handler: F) -> impl Fn(Value) -> BlockingCall<T> + Send + Sync + 'static
+where
+    F: Fn(Value) -> T + Send + Sync + 'static,
+    T: IntoReply + Send + 'static,
+{
+    let handler = Arc::new(handler);
+    move |message| {
+        let handler = handler.clone();
+        BlockingCall(smol::unblock(move || handler(message)))
+    }
+}
+
+/// A call on the pool of blocking threads: what [`blocking`] makes a handler return.
+#[derive(Debug)]
+pub struct BlockingCall<T>(smol::Task<T>);
+
+impl<T> Future for BlockingCall<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+/// The last part of a type's name: `handler` for `my_program::handler`, `closure` for a closure.
+fn short_name<T: ?Sized>() -> &'static str {
+    let path = std::any::type_name::<T>();
+    let path = path.split('<').next().unwrap_or(path);
+    match path.rsplit("::").next() {
+        Some("{{closure}}") | None => "closure",
+        Some(name) => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(message: Value) -> Value {
+        message
+    }
+
+    async fn async_function(_: Value) -> Result<&'static str, RpcError> {
+        Ok("later")
+    }
+
+    fn call<F, R, M>(handler: F, message: impl Into<Value>) -> Result<Value, RpcError>
+    where
+        F: Fn(Value) -> R + Send + Sync + 'static,
+        R: Reply<M>,
+        M: 'static,
+    {
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
+        match Closure::new(handler).call(message.into(), &Context::new(peer, false)).0 {
+            Answer::Ready(reply) => reply,
+            Answer::Later(reply) => smol::block_on(reply),
+        }
+    }
+
+    #[test]
+    fn closures_and_functions_of_every_kind_are_handlers() {
+        assert_eq!(call(|m| m, 1), Ok(Value::from(1)));
+        assert_eq!(call(|_| 42, Value::Nil), Ok(Value::from(42)));
+        assert_eq!(call(|_| 4.5, Value::Nil), Ok(Value::from(4.5)));
+        assert_eq!(call(|_| "got it", Value::Nil), Ok(Value::from("got it")));
+        assert_eq!(call(|m| format!("{m}"), 1), Ok(Value::from("1")));
+        assert_eq!(call(|_| vec![1u8, 2], Value::Nil), Ok(Value::Binary(vec![1, 2])));
+        assert_eq!(call(|_| {}, Value::Nil), Ok(Value::Nil));
+        assert_eq!(call(|_| None::<u8>, Value::Nil), Ok(Value::Nil));
+        assert_eq!(call(|m| m.as_u64(), 7), Ok(Value::from(7)));
+        assert_eq!(call(|m| m.as_u64().ok_or("no number"), "x"), Err("no number".into()));
+        assert_eq!(call(|m| async move { m }, 1), Ok(Value::from(1)));
+        assert_eq!(call(async |m| m, 1), Ok(Value::from(1)));
+        assert_eq!(call(|_| async { Err::<(), _>("no") }, 1), Err("no".into()));
+        assert_eq!(call(function, 1), Ok(Value::from(1)));
+        assert_eq!(call(async_function, 1), Ok(Value::from("later")));
+        assert_eq!(call(blocking(|m| m), 1), Ok(Value::from(1)));
+        let question_mark = |m: Value| {
+            let number = m.as_u64().ok_or_else(|| RpcError::new("no number"))?;
+            Ok::<_, RpcError>(number + 1)
+        };
+        assert_eq!(call(question_mark, 1), Ok(Value::from(2)));
+    }
+
+    #[test]
+    fn a_handler_has_the_short_name_of_its_function() {
+        assert_eq!(Closure::<_, marker::Now>::new(function).name(), "function");
+        assert_eq!(Closure::<_, marker::Later>::new(async_function).name(), "async_function");
+        assert_eq!(Closure::<_, marker::Now>::new(|m: Value| m).name(), "closure");
+    }
+}

@@ -1,0 +1,423 @@
+//! The server: its options, its start and its stop. Connections are accepted here and served by
+//! the workers; what happens to a message is in `service`, to a connection in `session`.
+
+mod handle;
+pub(crate) mod handler;
+mod service;
+mod session;
+mod worker;
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures_rustls::TlsAcceptor;
+use smol::future::FutureExt;
+
+pub use handle::ServerHandle;
+
+use crate::log;
+use crate::metrics::{self, endpoint};
+use crate::net::listener::Listener;
+use crate::net::tls::{self, KeyPair};
+use crate::wire::{Limits, Secret};
+use crate::{Context, Error, Handler, Reply, Value};
+use handler::{Closure, ContextClosure};
+use service::Service;
+use worker::{Setup, Workers};
+
+/// The deepest nesting that [`Server::max_depth`] accepts: what the stack of a thread takes.
+pub(crate) const MAX_MAX_DEPTH: usize = 1024;
+
+/// A server that answers MessagePack messages with one handler.
+///
+/// It is its own builder: set options, then [`start`](Self::start) it. It keeps nothing of arrpc's
+/// faults: every request, also a falsy one, gets exactly one reply, in order.
+///
+/// ```no_run
+/// use arrpc::Server;
+///
+/// let server = Server::new("127.0.0.1", 8080, |message| {
+///     println!("{message}");
+///     "got it"
+/// });
+/// server.start()?;
+/// # Ok::<(), arrpc::Error>(())
+/// ```
+pub struct Server {
+    host: String,
+    port: u16,
+    handler: Box<dyn Handler>,
+    threads: Option<usize>,
+    limits: Limits,
+    max_in_flight: usize,
+    drain_timeout: Duration,
+    auth_secret: Option<Vec<u8>>,
+    tls: Option<KeyPair>,
+    tls_client_ca: Option<PathBuf>,
+    metrics: bool,
+    metrics_host: String,
+    metrics_port: u16,
+    debug: bool,
+    after_start: Vec<AfterStart>,
+}
+
+type AfterStart = Box<dyn FnOnce(SocketAddr) + Send>;
+
+impl Server {
+    /// Makes a server for `host:port` that answers each message with `handler`: a closure or a
+    /// function, sync or async, from a [`Value`] to anything that is a [`Reply`].
+    ///
+    /// Port 0 takes any free port, see [`ServerHandle::local_addr`]. An empty host listens on all
+    /// IPv4 interfaces. A name is resolved at the start, IPv4 addresses first.
+    ///
+    /// A sync handler runs on the thread that serves the connection, as does an async one between
+    /// its waits: for what blocks or computes for long, wrap it in [`blocking`](crate::blocking).
+    ///
+    /// ```
+    /// use arrpc::{RpcError, Server};
+    ///
+    /// let server = Server::new("127.0.0.1", 0, |message| async move {
+    ///     let number = message.as_u64().ok_or_else(|| RpcError::new("send a number"))?;
+    ///     Ok::<_, RpcError>(number + 1)
+    /// });
+    /// ```
+    pub fn new<F, R, M>(host: impl Into<String>, port: u16, handler: F) -> Self
+    where
+        F: Fn(Value) -> R + Send + Sync + 'static,
+        R: Reply<M>,
+        M: 'static,
+    {
+        Self::with_handler(host, port, Closure::new(handler))
+    }
+
+    /// Makes a server whose handler also gets the [`Context`] of each call: who sent it, and how.
+    ///
+    /// ```
+    /// use arrpc::Server;
+    ///
+    /// let server = Server::with_context("127.0.0.1", 0, |message, context| {
+    ///     format!("{} said {message}", context.peer_addr())
+    /// });
+    /// ```
+    pub fn with_context<F, R, M>(host: impl Into<String>, port: u16, handler: F) -> Self
+    where
+        F: Fn(Value, Context) -> R + Send + Sync + 'static,
+        R: Reply<M>,
+        M: 'static,
+    {
+        Self::with_handler(host, port, ContextClosure(Closure::new(handler)))
+    }
+
+    /// Makes a server with a handler of a type of your own.
+    pub fn with_handler(host: impl Into<String>, port: u16, handler: impl Handler) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            handler: Box::new(handler),
+            threads: None,
+            limits: Limits { max_bytes: 16 << 20, max_depth: 128, max_items: 1 << 20 },
+            max_in_flight: 64,
+            drain_timeout: Duration::from_secs(10),
+            auth_secret: None,
+            tls: None,
+            tls_client_ca: None,
+            metrics: false,
+            metrics_host: endpoint::DEFAULT_HOST.to_owned(),
+            metrics_port: endpoint::DEFAULT_PORT,
+            debug: false,
+            after_start: Vec::new(),
+        }
+    }
+
+    /// Sets the number of threads that serve connections, 1 at least.
+    ///
+    /// Defaults to the number of processors that the process may use.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Serves TLS 1.2 and 1.3 only, with the certificate chain and the private key of two PEM
+    /// files: arrpc's `tls_certfile` and `tls_keyfile`.
+    ///
+    /// Defaults to plain TCP.
+    pub fn tls(mut self, certfile: impl Into<PathBuf>, keyfile: impl Into<PathBuf>) -> Self {
+        self.tls = Some(KeyPair { certificate: certfile.into(), key: keyfile.into() });
+        self
+    }
+
+    /// Lets in only clients that show a certificate which a CA in this PEM file vouches for. The
+    /// handler learns who it is from [`Context::tls_identity`]. Needs [`tls`](Self::tls).
+    ///
+    /// Defaults to any client.
+    pub fn tls_client_ca(mut self, cafile: impl Into<PathBuf>) -> Self {
+        self.tls_client_ca = Some(cafile.into());
+        self
+    }
+
+    /// Lets only messages through that are signed with this secret, which clients share
+    /// (HMAC-SHA256). Others get an [`Error::Auth`], and nothing in them is decoded.
+    ///
+    /// Not empty; 32 random bytes or more are a good secret. Defaults to none: then a signed
+    /// message is refused, as nobody could verify it.
+    pub fn auth_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.auth_secret = Some(secret.as_ref().to_vec());
+        self
+    }
+
+    /// Counts requests, their time and bytes, and errors, under arrpc's metric names, and serves
+    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes.
+    ///
+    /// Defaults to off. The servers and clients of a process share one endpoint.
+    pub fn metrics(mut self) -> Self {
+        self.metrics = true;
+        self
+    }
+
+    /// Sets the port of the metrics, and switches them on. Port 0 takes any free port.
+    ///
+    /// Defaults to 9095.
+    pub fn metrics_port(mut self, port: u16) -> Self {
+        self.metrics_port = port;
+        self.metrics()
+    }
+
+    /// Sets the host that the metrics listen on, and switches them on.
+    ///
+    /// Defaults to `0.0.0.0`, every IPv4 interface, as in arrpc.
+    pub fn metrics_host(mut self, host: impl Into<String>) -> Self {
+        self.metrics_host = host.into();
+        self.metrics()
+    }
+
+    /// Prints what happens to connections and refused messages on standard error, unless the
+    /// program has a `tracing` subscriber of its own, which gets these events in any case. Never
+    /// prints a secret or a message.
+    ///
+    /// Defaults to off.
+    pub fn debug(mut self) -> Self {
+        self.debug = true;
+        self
+    }
+
+    /// Sets how many bytes a message may have on the wire, its signature included. A longer one
+    /// gets an error reply, and its connection is closed.
+    ///
+    /// Defaults to 16 MiB.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// Sets how deep arrays and maps in a message may be nested, 1,024 at most. A deeper one gets
+    /// an error reply, and its connection is closed.
+    ///
+    /// Defaults to 128.
+    pub fn max_depth(mut self, depth: usize) -> Self {
+        self.limits.max_depth = depth;
+        self
+    }
+
+    /// Sets how many values a message may hold at all its levels; a map entry is two. One with
+    /// more gets an error reply, and its connection is closed.
+    ///
+    /// Defaults to 1,048,576.
+    pub fn max_items(mut self, items: usize) -> Self {
+        self.limits.max_items = items;
+        self
+    }
+
+    /// Sets how many requests of one connection may be handled at once, 1 at least; further ones
+    /// wait. Their replies go out in the order of the requests.
+    ///
+    /// Defaults to 64.
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
+        self.max_in_flight = requests;
+        self
+    }
+
+    /// Sets how long a server that stops waits for requests that it has accepted.
+    ///
+    /// Defaults to 10 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Calls `callback` with the bound address once the server listens. May be given several
+    /// times; each is called once, in order.
+    pub fn after_start(mut self, callback: impl FnOnce(SocketAddr) + Send + 'static) -> Self {
+        self.after_start.push(Box::new(callback));
+        self
+    }
+
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the options cannot work, [`Error::Bind`] if the address, or that of
+    /// the metrics, cannot be listened on.
+    pub fn start(self) -> Result<(), Error> {
+        smol::block_on(self.serve(pending()))
+    }
+
+    /// Serves on threads of its own, and returns once the server listens: arrpc's
+    /// `start(background=True)`. It goes on when the handle is dropped.
+    ///
+    /// ```
+    /// use arrpc::{Server, blocking, value};
+    ///
+    /// let handle = Server::new("127.0.0.1", 0, |message| message).start_background()?;
+    /// let client = blocking::Client::new("127.0.0.1", handle.local_addr().port());
+    /// assert_eq!(client.send(value!({"foo": "bar"}))?, value!({"foo": "bar"}));
+    /// handle.stop();
+    /// handle.join();
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_background(self) -> Result<ServerHandle, Error> {
+        let listening = self.listen()?;
+        ServerHandle::start(listening)
+    }
+
+    /// Serves on the caller's executor until `stop` is ready, then finishes the requests that were
+    /// accepted, and closes all connections. Works on any executor, tokio included.
+    ///
+    /// ```
+    /// use arrpc::Server;
+    /// use std::future::ready;
+    ///
+    /// let server = Server::new("127.0.0.1", 0, |message| message);
+    /// smol::block_on(server.serve(ready(())))?;
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        // Reads files and resolves names.
+        let listening = smol::unblock(|| self.listen()).await?;
+        listening.serve(stop).await;
+        Ok(())
+    }
+
+    /// Checks the options, takes the ports, and starts the threads.
+    fn listen(self) -> Result<Listening, Error> {
+        if self.debug {
+            log::print_debug();
+        }
+        let config = |text: &str| Err(Error::Config(text.to_owned()));
+        let tls = match (&self.tls, &self.tls_client_ca) {
+            (None, None) => None,
+            (None, Some(_)) => return config("tls_client_ca needs tls: a certificate and a key"),
+            (Some(identity), client_ca) => {
+                Some(TlsAcceptor::from(tls::server_config(identity, client_ca.as_deref())?))
+            }
+        };
+        if self.auth_secret.as_ref().is_some_and(Vec::is_empty) {
+            return config("auth_secret is empty: anyone could sign");
+        }
+        if self.threads == Some(0) {
+            return config("threads must be 1 at least");
+        }
+        if self.max_in_flight == 0 {
+            return config("max_in_flight must be 1 at least");
+        }
+        if self.limits.max_depth > MAX_MAX_DEPTH {
+            return config("max_depth must be 1024 at most");
+        }
+        let bind_error = |host: &str, port| {
+            let address = join_host_port(host, port);
+            move |source| Error::Bind { address, source }
+        };
+        let listener =
+            Listener::bind(&self.host, self.port).map_err(bind_error(&self.host, self.port))?;
+        let local_addr = listener.local_addr().map_err(bind_error(&self.host, self.port))?;
+        let readiness = endpoint::Readiness::starting();
+        let mut metrics_addr = None;
+        let mut metrics = None;
+        if self.metrics {
+            let opened = endpoint::open(&self.metrics_host, self.metrics_port)
+                .map_err(bind_error(&self.metrics_host, self.metrics_port))?;
+            metrics_addr = Some(opened);
+            let signed = self.auth_secret.is_some();
+            metrics = Some(metrics::server(self.handler.name(), signed, tls.is_some()));
+        }
+        let service = Service {
+            handler: self.handler,
+            secret: self.auth_secret.as_deref().map(Secret::new),
+            limits: self.limits,
+            max_in_flight: self.max_in_flight,
+            metrics,
+        };
+        let setup = Setup { service: Arc::new(service), tls, drain_timeout: self.drain_timeout };
+        let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
+        let workers = Workers::start(threads.unwrap_or(1), &setup)
+            .map_err(|error| Error::Config(format!("cannot start the threads: {error}")))?;
+        Ok(Listening {
+            listener,
+            local_addr,
+            workers,
+            metrics_addr,
+            readiness,
+            after_start: self.after_start,
+        })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("handler", &self.handler.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that has its port.
+struct Listening {
+    listener: Listener,
+    local_addr: SocketAddr,
+    workers: Workers,
+    metrics_addr: Option<SocketAddr>,
+    readiness: endpoint::Readiness,
+    after_start: Vec<AfterStart>,
+}
+
+impl Listening {
+    async fn serve(self, stop: impl Future<Output = ()>) {
+        tracing::info!(address = %self.local_addr, "listening");
+        self.readiness.ready();
+        for callback in self.after_start {
+            callback(self.local_addr);
+        }
+        let accept = async {
+            loop {
+                self.workers.dispatch(self.listener.accept().await);
+            }
+        };
+        stop.or(accept).await;
+        self.readiness.stopping();
+        drop(self.listener);
+        self.workers.stop().await;
+        tracing::info!(address = %self.local_addr, "stopped");
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn join_host_port(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}

@@ -1,0 +1,360 @@
+//! One connection of a server, from its first byte to its last: messages in, handler, replies out
+//! in order. Generic over the stream; knows neither sockets nor TLS.
+//!
+//! One future reads, handles and writes; nothing is queued between the socket and a handler that
+//! answers at once. Per wake it drains what has arrived, and writes once when no complete message
+//! is left.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{self, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{CatchUnwind, FutureExt as CatchUnwindExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use smol::Timer;
+use smol::future::FutureExt;
+
+use super::handler::{Answer, Context, Later};
+use super::service::{Refusal, Service, panicked};
+use crate::metrics::{InFlight, ServerConnectionMetrics};
+use crate::net::connection::{Buffers, Connection};
+use crate::net::stream::Transport;
+use crate::wire::Malformed;
+use crate::wire::guard::Foreign;
+use crate::wire::reply::Reply;
+use crate::{RpcError, Value};
+
+/// Reads per wake, of up to 64 KiB each, before other connections have their turn.
+const TURNS_PER_WAKE: usize = 4;
+
+/// Unwritten replies beyond which a session writes before it handles more.
+const WRITE_BATCH_BYTES: usize = 256 * 1024;
+
+/// Messages with a bad signature in a row, behind which the connection is closed.
+const MAX_REFUSED_SIGNATURES: u32 = 3;
+
+/// How long a closed connection still takes what the peer sends. Closing a socket with unread bytes
+/// resets it, and a reset can overtake the last reply.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the sessions of one worker share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) buffers: RefCell<Buffers>,
+    /// The server stops: a session with nothing to answer ends.
+    pub(crate) stopping: Cell<bool>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The peer closed the connection, and has all its replies.
+    PeerClosed,
+    /// The server stops. The connection is closed by a reset if it was idle.
+    Stopped,
+    /// The peer sent what no session can go on from; it was told so.
+    Refused,
+    /// The stream failed.
+    Lost(io::Error),
+}
+
+/// The state of one connection.
+pub(crate) struct Session<S> {
+    connection: Connection<S>,
+    service: Arc<Service>,
+    shared: Rc<Shared>,
+    context: Context,
+    metrics: Option<ServerConnectionMetrics>,
+    /// Requests whose handlers are not done, and replies that wait behind them, in order.
+    in_flight: FuturesOrdered<Exchange>,
+    refused_signatures: u32,
+    /// The first bytes were looked at, and are MessagePack's.
+    recognised: bool,
+    /// Set when nothing more is read: the connection ends once all is answered.
+    ending: Option<Ending>,
+}
+
+impl<S: Transport> Session<S> {
+    pub(crate) fn new(
+        stream: S,
+        service: Arc<Service>,
+        shared: Rc<Shared>,
+        context: Context,
+    ) -> Self {
+        let peer = context.peer_addr().ip();
+        let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(peer));
+        Self {
+            connection: Connection::new(stream),
+            service,
+            shared,
+            context,
+            metrics,
+            in_flight: FuturesOrdered::new(),
+            refused_signatures: 0,
+            recognised: false,
+            ending: None,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(crate) async fn run(mut self) -> Ending {
+        let ending = match poll_fn(|context| self.poll(context)).await {
+            Ok(ending) => ending,
+            Err(error) => return Ending::Lost(error),
+        };
+        match ending {
+            Ending::Stopped if self.connection.unread().is_empty() => {
+                self.connection.stream().reset_on_close();
+            }
+            Ending::Refused | Ending::Stopped => self.linger().await,
+            Ending::PeerClosed | Ending::Lost(_) => {}
+        }
+        ending
+    }
+
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<Ending>> {
+        self.connection.borrow_buffers(&mut self.shared.buffers.borrow_mut());
+        let polled = self.advance(context);
+        self.connection.return_buffers(&mut self.shared.buffers.borrow_mut());
+        polled
+    }
+
+    /// Goes on until the session has ended, must wait, or has had its share.
+    fn advance(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<Ending>> {
+        for _ in 0..TURNS_PER_WAKE {
+            let drained = self.handle_messages(context);
+            self.collect_replies(context);
+            if !drained && self.has_room() {
+                continue;
+            }
+            ready!(self.connection.poll_flush(context))?;
+            if !drained {
+                if self.has_room() {
+                    continue;
+                }
+                return Poll::Pending; // a handler that finishes wakes us
+            }
+            if let Some(ending) = self.ending.take_if(|_| self.in_flight.is_empty()) {
+                return Poll::Ready(Ok(ending));
+            }
+            if self.ending.is_some() {
+                return Poll::Pending;
+            }
+            match self.connection.poll_read(context)? {
+                Poll::Ready(0) => self.ending = Some(Ending::PeerClosed),
+                Poll::Ready(_) => {}
+                Poll::Pending => {
+                    if self.shared.stopping.get() && self.in_flight.is_empty() {
+                        return Poll::Ready(Ok(Ending::Stopped));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether another message may be handled before something is written or finished.
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < self.service.max_in_flight
+            && self.connection.unwritten() < WRITE_BATCH_BYTES
+    }
+
+    /// Handles the messages that have arrived, as far as there is room; true if no complete one is
+    /// left.
+    fn handle_messages(&mut self, context: &mut task::Context<'_>) -> bool {
+        if !self.recognised && !self.connection.unread().is_empty() {
+            self.recognised = true;
+            if let Some(foreign) = Foreign::recognise(self.connection.unread()) {
+                self.turn_away(foreign);
+            }
+        }
+        while !matches!(self.ending, Some(Ending::Refused)) {
+            if !self.has_room() {
+                return false;
+            }
+            let (bytes, received) = match self.connection.next_message(&self.service.limits) {
+                Ok(Some(message)) => (message.len(), self.service.receive(message)),
+                Ok(None) => break,
+                Err(malformed) => (self.connection.unread().len(), Err(malformed.into())),
+            };
+            let account = Account::open(bytes, self.metrics.is_some());
+            match received {
+                Ok(message) => {
+                    self.refused_signatures = 0;
+                    self.handle(message, account, context);
+                }
+                Err(refusal) => self.refuse(refusal, account),
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, message: Value, account: Account, context: &mut task::Context<'_>) {
+        match self.service.call(message, &self.context) {
+            Answer::Ready(reply) => self.reply(to_reply(reply), account),
+            Answer::Later(future) => {
+                let running = Pending::Running(CatchUnwindExt::catch_unwind(AssertUnwindSafe(future)));
+                let mut exchange = self.exchange(running, account);
+                // Many futures are ready at once: they need no place in the ordered set.
+                match Pin::new(&mut exchange).poll(context) {
+                    Poll::Ready((reply, account)) => self.reply(reply, account),
+                    Poll::Pending => self.in_flight.push_back(exchange),
+                }
+            }
+        }
+    }
+
+    /// Answers a message that does not reach the handler, and ends the session if need be.
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal, account: Account) {
+        let reply = refusal.reply();
+        tracing::debug!(peer = %self.context.peer_addr(), ?reply, "message refused");
+        let ends = match refusal {
+            Refusal::Malformed(malformed) => {
+                self.count_refusal(malformed);
+                !malformed.has_known_end()
+            }
+            Refusal::Unauthenticated(_) => {
+                self.refused_signatures += 1;
+                self.refused_signatures >= MAX_REFUSED_SIGNATURES
+            }
+        };
+        self.reply(reply, account);
+        if ends {
+            self.ending = Some(Ending::Refused);
+        }
+    }
+
+    fn count_refusal(&self, malformed: Malformed) {
+        if let (Some(metrics), Some(limit)) = (&self.metrics, malformed.limit()) {
+            metrics.refusal(limit);
+        }
+    }
+
+    /// Tells a peer that speaks another protocol so, and ends the session.
+    #[cold]
+    fn turn_away(&mut self, foreign: Foreign) {
+        tracing::debug!(peer = %self.context.peer_addr(), ?foreign, "not MessagePack, turned away");
+        if let Some(metrics) = &self.metrics {
+            metrics.refusal("protocol");
+        }
+        self.connection.output().extend_from_slice(foreign.answer());
+        self.ending = Some(Ending::Refused);
+    }
+
+    /// Puts a reply behind those that are still to come.
+    #[inline]
+    fn reply(&mut self, reply: Reply, account: Account) {
+        if self.in_flight.is_empty() {
+            self.write(&reply, account);
+        } else {
+            let exchange = self.exchange(Pending::Done(Some(reply)), account);
+            self.in_flight.push_back(exchange);
+        }
+    }
+
+    fn exchange(&self, reply: Pending, account: Account) -> Exchange {
+        let in_flight = self.metrics.as_ref().map(|metrics| metrics.request_started());
+        Exchange { reply, context: self.context.clone(), account, _in_flight: in_flight }
+    }
+
+    /// Writes the replies that are done, up to the first that is not.
+    fn collect_replies(&mut self, context: &mut task::Context<'_>) {
+        while !self.in_flight.is_empty() {
+            let Poll::Ready(Some((reply, account))) = self.in_flight.poll_next_unpin(context)
+            else {
+                return;
+            };
+            self.write(&reply, account);
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, reply: &Reply, account: Account) {
+        reply.encode(self.connection.output());
+        if let Some(metrics) = &self.metrics {
+            if let Reply::Rpc(reason) | Reply::Auth(reason) = reply {
+                metrics.error(reason);
+            }
+            if let Some(started) = account.started {
+                metrics.observe(started.elapsed(), account.bytes);
+            }
+        }
+        tracing::trace!(peer = %self.context.peer_addr(), bytes = account.bytes, "message answered");
+    }
+
+    /// Ends the connection so that the last reply arrives: says that no more will come, and takes
+    /// what the peer still sends until it closes or [`LINGER`] is over.
+    async fn linger(&mut self) {
+        let finish = async {
+            poll_fn(|context| self.connection.poll_close(context)).await?;
+            while poll_fn(|context| self.connection.poll_discard(context)).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let give_up = async {
+            Timer::after(LINGER).await;
+            Ok(())
+        };
+        // However it ends, the connection is closed behind it.
+        let _ = finish.or(give_up).await;
+    }
+}
+
+fn to_reply(reply: Result<Value, RpcError>) -> Reply {
+    match reply {
+        Ok(value) => Reply::Value(value),
+        Err(error) => Reply::Rpc(error.message().to_owned()),
+    }
+}
+
+/// What the metrics want to know of a request when its reply is written.
+#[derive(Clone, Copy)]
+struct Account {
+    bytes: usize,
+    /// Read only with metrics on: a look at the clock costs as much as decoding a small message.
+    started: Option<Instant>,
+}
+
+impl Account {
+    fn open(bytes: usize, timed: bool) -> Self {
+        Self { bytes, started: timed.then(Instant::now) }
+    }
+}
+
+/// A request that has not been answered yet.
+struct Exchange {
+    reply: Pending,
+    context: Context,
+    account: Account,
+    /// Counts the request as in flight for as long as it is here.
+    _in_flight: Option<InFlight>,
+}
+
+enum Pending {
+    Running(CatchUnwind<AssertUnwindSafe<Later>>),
+    /// Done, but behind one that is not. Taken when its turn comes.
+    Done(Option<Reply>),
+}
+
+impl Future for Exchange {
+    type Output = (Reply, Account);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let reply = match &mut self.reply {
+            Pending::Done(reply) => reply.take().unwrap_or(Reply::Value(Value::Nil)),
+            Pending::Running(future) => match ready!(future.poll_unpin(context)) {
+                Ok(reply) => to_reply(reply),
+                Err(panic) => to_reply(Err(panicked(&*panic, &self.context))),
+            },
+        };
+        Poll::Ready((reply, self.account))
+    }
+}

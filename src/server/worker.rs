@@ -1,0 +1,200 @@
+//! The threads that serve connections, shared-nothing: each has its own reactor and executor, and
+//! a connection lives on one of them from its first byte to its last.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use futures_rustls::TlsAcceptor;
+use smol::channel::{self, Receiver, Sender};
+use smol::future::FutureExt;
+use smol::{LocalExecutor, Timer};
+
+use super::handler::{Context, Peer};
+use super::service::Service;
+use super::session::{Ending, Session, Shared};
+use crate::net::reactor::{self, Reactor};
+use crate::net::stream::Stream;
+use crate::net::tls::TlsIdentity;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a server that stops goes on as before, so that replies on their way arrive before the
+/// idle connections are reset: a reset discards what the kernel has not delivered.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// A connection that was accepted, on its way to a worker.
+type Arrival = (TcpStream, SocketAddr);
+
+/// The workers of one server.
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
+    /// Closed when all threads have ended.
+    ended: Receiver<Infallible>,
+}
+
+struct Worker {
+    arrivals: Sender<Arrival>,
+    /// Connections that are open or on their way.
+    load: Arc<AtomicUsize>,
+}
+
+/// What a worker's thread gets to know.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) service: Arc<Service>,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) drain_timeout: Duration,
+}
+
+impl Workers {
+    pub(crate) fn start(threads: usize, setup: &Setup) -> io::Result<Self> {
+        let (ended_sender, ended) = channel::bounded(1);
+        let workers = (0..threads)
+            .map(|number| Worker::start(number, setup.clone(), ended_sender.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { workers, ended })
+    }
+
+    /// Hands a connection to the worker with the fewest.
+    pub(crate) fn dispatch(&self, arrival: Arrival) {
+        let fewest = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed));
+        if let Some(worker) = fewest {
+            worker.load.fetch_add(1, Ordering::Relaxed);
+            // Refused only by a worker whose thread is gone; the connection is dropped with it.
+            let _ = worker.arrivals.try_send(arrival);
+        }
+    }
+
+    /// Lets every worker finish what was accepted, and waits for them.
+    pub(crate) async fn stop(self) {
+        drop(self.workers);
+        let _ = self.ended.recv().await;
+    }
+}
+
+impl Worker {
+    fn start(number: usize, setup: Setup, ended: Sender<Infallible>) -> io::Result<Self> {
+        let (arrivals, inbox) = channel::unbounded();
+        let load = Arc::new(AtomicUsize::new(0));
+        let (ready_sender, ready) = channel::bounded(1);
+        let thread_load = load.clone();
+        thread::Builder::new().name(format!("arrpc-worker-{number}")).spawn(move || {
+            let _ended = ended;
+            match Reactor::new() {
+                Ok(reactor) => {
+                    let _ = ready_sender.try_send(Ok(()));
+                    run(&reactor, &setup, &inbox, &thread_load);
+                }
+                Err(error) => {
+                    let _ = ready_sender.try_send(Err(error));
+                }
+            }
+        })?;
+        ready.recv_blocking().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { arrivals, load })
+    }
+}
+
+/// Serves connections until the server drops its end of `inbox` and those that are open have
+/// ended, or their time is up.
+fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &Arc<AtomicUsize>) {
+    let shared = Rc::new(Shared::default());
+    let executor = LocalExecutor::new();
+    let (open_sender, open) = channel::bounded::<Infallible>(1);
+    reactor.block_on(executor.run(async {
+        while let Ok((socket, address)) = inbox.recv().await {
+            let connection = Connection {
+                socket,
+                address,
+                reactor: reactor.clone(),
+                shared: shared.clone(),
+                setup: setup.clone(),
+                load: load.clone(),
+                _open: open_sender.clone(),
+            };
+            executor.spawn(connection.serve()).detach();
+        }
+        drop(open_sender);
+        let all_closed = async {
+            let _ = open.recv().await;
+        };
+        let drain = async {
+            Timer::after(GRACE).await;
+            shared.stopping.set(true);
+            reactor.wake_readers();
+            Timer::after(setup.drain_timeout).await;
+            tracing::warn!(
+                connections = load.load(Ordering::Relaxed),
+                "not all requests were finished in time, closing their connections"
+            );
+        };
+        all_closed.or(drain).await;
+    }));
+}
+
+/// One accepted connection on its worker.
+struct Connection {
+    socket: TcpStream,
+    address: SocketAddr,
+    reactor: Rc<Reactor>,
+    shared: Rc<Shared>,
+    setup: Setup,
+    load: Arc<AtomicUsize>,
+    /// Dropped with the connection, which tells the worker when the last one is gone.
+    _open: Sender<Infallible>,
+}
+
+impl Connection {
+    async fn serve(self) {
+        let peer = self.address;
+        tracing::debug!(%peer, "connected");
+        match self.run().await {
+            Ok(ending) => tracing::debug!(%peer, ?ending, "closed"),
+            Err(error) => tracing::debug!(%peer, %error, "closed before its first message"),
+        }
+    }
+
+    async fn run(self) -> io::Result<Ending> {
+        let _load = Load(self.load);
+        let socket = self.reactor.adopt(self.socket)?;
+        let (stream, identity) = match &self.setup.tls {
+            None => (Stream::Plain(socket), None),
+            Some(acceptor) => handshake(acceptor, socket).await?,
+        };
+        let service = self.setup.service;
+        let tls = self.setup.tls.is_some();
+        let peer = Peer { address: self.address, tls, identity };
+        let context = Context::new(peer, service.secret.is_some());
+        Ok(Session::new(stream, service, self.shared, context).run().await)
+    }
+}
+
+/// Takes the connection off its worker's load, however it ends.
+struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    socket: reactor::TcpStream,
+) -> io::Result<(Stream<reactor::TcpStream>, Option<TlsIdentity>)> {
+    let late = async {
+        Timer::after(HANDSHAKE_TIMEOUT).await;
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))
+    };
+    let stream = acceptor.accept(socket).or(late).await?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let identity = certificates.and_then(<[_]>::first).map(TlsIdentity::new);
+    Ok((Stream::Tls(Box::new(stream.into())), identity))
+}

@@ -1,0 +1,161 @@
+//! Values: literals of them, and the way from and to serde types.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::server::handler::IntoReply;
+use crate::wire::{self, encode};
+use crate::{Error, RpcError, Value};
+
+/// Builds a [`Value`] from a literal: `nil`, `[..]`, `{key: value, ..}`, or any expression that
+/// [`Value`] is made from (`bool`, numbers, strings, `Vec<u8>` and `&[u8]` for bin, a `Value`).
+///
+/// A key is a literal, a name, or an expression in parentheses; it may have any type.
+///
+/// ```
+/// use arrpc::{Value, value};
+///
+/// let id = 7;
+/// let message = value!({
+///     "id": id,
+///     "tags": ["a", nil, 1.5, {"deep": true}],
+///     "raw": vec![1u8, 2, 3],
+///     (id + 1): -1,
+/// });
+/// assert_eq!(message["tags"][0], Value::from("a"));
+/// assert_eq!(message["tags"][3]["deep"], Value::from(true));
+/// assert_eq!(value!([]), Value::Array(vec![]));
+/// assert_eq!(value!(nil), Value::Nil);
+/// ```
+#[macro_export]
+macro_rules! value {
+    (nil) => { $crate::Value::Nil };
+    ([ $($items:tt)* ]) => {{
+        #[allow(unused_mut, clippy::vec_init_then_push)]
+        let items = {
+            let mut items = ::std::vec::Vec::new();
+            $crate::value!(@items items $($items)*);
+            items
+        };
+        $crate::Value::Array(items)
+    }};
+    ({ $($entries:tt)* }) => {{
+        #[allow(unused_mut, clippy::vec_init_then_push)]
+        let entries = {
+            let mut entries = ::std::vec::Vec::new();
+            $crate::value!(@entries entries $($entries)*);
+            entries
+        };
+        $crate::Value::Map(entries)
+    }};
+
+    (@items $to:ident) => {};
+    (@items $to:ident nil $(, $($rest:tt)*)?) => {
+        $to.push($crate::Value::Nil);
+        $crate::value!(@items $to $($($rest)*)?);
+    };
+    (@items $to:ident [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
+        $to.push($crate::value!([ $($inner)* ]));
+        $crate::value!(@items $to $($($rest)*)?);
+    };
+    (@items $to:ident { $($inner:tt)* } $(, $($rest:tt)*)?) => {
+        $to.push($crate::value!({ $($inner)* }));
+        $crate::value!(@items $to $($($rest)*)?);
+    };
+    (@items $to:ident $item:expr $(, $($rest:tt)*)?) => {
+        $to.push($crate::Value::from($item));
+        $crate::value!(@items $to $($($rest)*)?);
+    };
+
+    (@entries $to:ident) => {};
+    (@entries $to:ident $key:tt : nil $(, $($rest:tt)*)?) => {
+        $to.push(($crate::Value::from($key), $crate::Value::Nil));
+        $crate::value!(@entries $to $($($rest)*)?);
+    };
+    (@entries $to:ident $key:tt : [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
+        $to.push(($crate::Value::from($key), $crate::value!([ $($inner)* ])));
+        $crate::value!(@entries $to $($($rest)*)?);
+    };
+    (@entries $to:ident $key:tt : { $($inner:tt)* } $(, $($rest:tt)*)?) => {
+        $to.push(($crate::Value::from($key), $crate::value!({ $($inner)* })));
+        $crate::value!(@entries $to $($($rest)*)?);
+    };
+    (@entries $to:ident $key:tt : $value:expr $(, $($rest:tt)*)?) => {
+        $to.push(($crate::Value::from($key), $crate::Value::from($value)));
+        $crate::value!(@entries $to $($($rest)*)?);
+    };
+
+    ($value:expr) => { $crate::Value::from($value) };
+}
+
+/// A reply of any type that implements [`Serialize`], for a handler to return.
+///
+/// Structs become maps with their fields' names as keys, `Option` a nil or the value, and bytes
+/// (of the `serde_bytes` crate) a bin.
+///
+/// ```
+/// use arrpc::{Serde, Server};
+///
+/// #[derive(serde::Serialize)]
+/// struct Point {
+///     x: i32,
+///     y: i32,
+/// }
+///
+/// let server = Server::new("127.0.0.1", 0, |_| Serde(Point { x: 1, y: 2 }));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serde<T>(pub T);
+
+impl<T: Serialize> IntoReply for Serde<T> {
+    fn into_reply(self) -> Result<Value, RpcError> {
+        to_value(&self.0).map_err(|error| {
+            tracing::error!(%error, "cannot serialize the handler's reply");
+            RpcError::new(
+                "The handler's reply cannot be serialized, the server's log has the details",
+            )
+        })
+    }
+}
+
+/// Makes a [`Value`] of any type that implements [`Serialize`]; the opposite of [`from_value`].
+///
+/// # Errors
+///
+/// [`Error::Protocol`] if the type's `Serialize` fails, or a map or sequence does not tell its
+/// length beforehand.
+pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
+    let error = |error: &dyn std::fmt::Display| {
+        Error::Protocol(format!("cannot serialize {}: {error}", std::any::type_name::<T>()))
+    };
+    let message = rmp_serde::to_vec_named(value).map_err(|cause| error(&cause))?;
+    wire::decode(&message).map_err(|cause| error(&cause))
+}
+
+/// Makes any type that implements [`serde::Deserialize`] of a [`Value`]; the opposite of
+/// [`to_value`].
+///
+/// # Errors
+///
+/// [`Error::Protocol`] if the value does not have the type's form. The text says what was expected.
+///
+/// ```
+/// use arrpc::{from_value, value};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Point {
+///     x: i32,
+///     y: i32,
+/// }
+///
+/// let point: Point = from_value(&value!({"x": 1, "y": 2}))?;
+/// assert_eq!(point.x + point.y, 3);
+/// assert!(from_value::<Point>(&value!({"x": 1})).is_err());
+/// # Ok::<(), arrpc::Error>(())
+/// ```
+pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
+    let mut message = Vec::new();
+    encode::message(value, &mut message);
+    rmp_serde::from_slice(&message)
+        .map_err(|error| Error::Protocol(format!("not a {}: {error}", std::any::type_name::<T>())))
+}

@@ -1,0 +1,161 @@
+//! Turns the bytes of one message into a `Value`. Knows no limits: the frame finder has checked
+//! them, so the recursion is bounded by `max_depth` and every count by the bytes that are there.
+
+use rmpv::Value;
+
+use super::frame::Malformed;
+use super::header::{Header, Kind};
+
+/// Decodes `message`, exactly one value that a [`FrameFinder`](super::FrameFinder) has accepted.
+#[inline]
+pub(crate) fn decode(message: &[u8]) -> Result<Value, Malformed> {
+    Decoder { message, position: 0 }.value()
+}
+
+struct Decoder<'a> {
+    message: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Decoder<'a> {
+    fn value(&mut self) -> Result<Value, Malformed> {
+        let start = self.position;
+        let rest = self.message.get(start..).unwrap_or_default();
+        let (Some(header), Some(&marker)) = (Header::read(rest), rest.first()) else {
+            return Err(self.cut_short());
+        };
+        self.position += header.size;
+        Ok(match header.kind {
+            Kind::Scalar => self.scalar(marker)?,
+            Kind::Str => {
+                let text = std::str::from_utf8(self.take(header.payload)?)
+                    .map_err(|_| Malformed::Text { offset: start })?;
+                Value::from(text)
+            }
+            Kind::Bin => Value::Binary(self.take(header.payload)?.to_vec()),
+            Kind::Ext => match self.take(header.payload)?.split_first() {
+                Some((&kind, data)) => Value::Ext(kind as i8, data.to_vec()),
+                None => return Err(self.cut_short()),
+            },
+            Kind::Array => {
+                let mut items = Vec::with_capacity(self.bounded(header.children));
+                for _ in 0..header.children {
+                    items.push(self.value()?);
+                }
+                Value::Array(items)
+            }
+            Kind::Map => {
+                let mut entries = Vec::with_capacity(self.bounded(header.children / 2));
+                for _ in 0..header.children / 2 {
+                    entries.push((self.value()?, self.value()?));
+                }
+                Value::Map(entries)
+            }
+            Kind::Reserved => return Err(Malformed::Reserved { offset: start }),
+        })
+    }
+
+    fn scalar(&mut self, marker: u8) -> Result<Value, Malformed> {
+        Ok(match marker {
+            0x00..=0x7f => Value::from(marker),
+            0xe0..=0xff => Value::from(marker as i8),
+            0xc2 => Value::Boolean(false),
+            0xc3 => Value::Boolean(true),
+            0xca => Value::F32(f32::from_be_bytes(self.array()?)),
+            0xcb => Value::F64(f64::from_be_bytes(self.array()?)),
+            0xcc => Value::from(u8::from_be_bytes(self.array()?)),
+            0xcd => Value::from(u16::from_be_bytes(self.array()?)),
+            0xce => Value::from(u32::from_be_bytes(self.array()?)),
+            0xcf => Value::from(u64::from_be_bytes(self.array()?)),
+            0xd0 => Value::from(i8::from_be_bytes(self.array()?)),
+            0xd1 => Value::from(i16::from_be_bytes(self.array()?)),
+            0xd2 => Value::from(i32::from_be_bytes(self.array()?)),
+            0xd3 => Value::from(i64::from_be_bytes(self.array()?)),
+            _ => Value::Nil,
+        })
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let bytes = self.message.get(self.position..).and_then(|rest| rest.first_chunk());
+        let bytes = *bytes.ok_or_else(|| self.cut_short())?;
+        self.position += N;
+        Ok(bytes)
+    }
+
+    fn take(&mut self, length: u64) -> Result<&'a [u8], Malformed> {
+        let rest = self.message.get(self.position..).unwrap_or_default();
+        let bytes = rest.get(..length as usize).ok_or_else(|| self.cut_short())?;
+        self.position += bytes.len();
+        Ok(bytes)
+    }
+
+    /// A capacity that the message backs: each value takes a byte at least.
+    fn bounded(&self, count: u64) -> usize {
+        (count as usize).min(self.message.len())
+    }
+
+    fn cut_short(&self) -> Malformed {
+        Malformed::Length { expected: self.position + 1, found: self.message.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_decodes_to_what_rmpv_makes_of_it() {
+        for message in [
+            &b"\x00"[..],
+            b"\x7f",
+            b"\xe0",
+            b"\xff",
+            b"\xc0",
+            b"\xc2",
+            b"\xc3",
+            b"\xa3abc",
+            b"\xd9\x03abc",
+            b"\xda\x00\x03abc",
+            b"\xdb\x00\x00\x00\x03abc",
+            b"\xc4\x02ab",
+            b"\xc5\x00\x02ab",
+            b"\xc6\x00\x00\x00\x02ab",
+            b"\xd4\x01a",
+            b"\xd5\x80ab",
+            b"\xd6\xff\x00\x00\x00\x01",
+            b"\xd7\x01abcdefgh",
+            b"\xd8\x010123456789abcdef",
+            b"\xc7\x00\x01",
+            b"\xc8\x00\x02\x01ab",
+            b"\xc9\x00\x00\x00\x02\x01ab",
+            b"\xca\x3f\x80\x00\x00",
+            b"\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00",
+            b"\xcc\xff",
+            b"\xcd\xff\xff",
+            b"\xce\xff\xff\xff\xff",
+            b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\xd0\x80",
+            b"\xd1\x80\x00",
+            b"\xd2\x80\x00\x00\x00",
+            b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00",
+            b"\x81\xa3foo\xa3bar",
+            b"\x82\x01\xc0\xc0\x93\x01\x02\x03",
+            b"\xdc\x00\x01\x90",
+            b"\xdd\x00\x00\x00\x01\x80",
+            b"\xde\x00\x01\x01\x02",
+            b"\xdf\x00\x00\x00\x01\x01\x02",
+        ] {
+            let expected = rmpv::decode::read_value(&mut &message[..]).expect("a valid message");
+            assert_eq!(decode(message), Ok(expected), "{message:02x?}");
+            for end in 0..message.len() {
+                assert!(decode(&message[..end]).is_err(), "{message:02x?} cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_says_where_and_why() {
+        assert_eq!(decode(b"\x92\x01\xa2\xff\xfe"), Err(Malformed::Text { offset: 2 }));
+        assert_eq!(decode(b"\x92\x01\xc1"), Err(Malformed::Reserved { offset: 2 }));
+    }
+}

@@ -1,0 +1,16 @@
+//! The bytes on the wire: finding, decoding, encoding, signing and verifying messages.
+//! Knows nothing of sockets, clocks or tasks; everything here is a function of its bytes.
+
+pub(crate) mod frame;
+
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod envelope;
+pub(crate) mod guard;
+pub(crate) mod header;
+pub(crate) mod reply;
+pub(crate) mod secret;
+
+pub(crate) use decode::decode;
+pub(crate) use frame::{FrameFinder, Limits, Malformed};
+pub(crate) use secret::Secret;
