@@ -43,6 +43,10 @@ impl<S: Transport> Connection<S> {
         &self.stream
     }
 
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// The bytes that arrived and belong to no message yet.
     pub(crate) fn unread(&self) -> &[u8] {
         self.input.unread()
@@ -58,6 +62,11 @@ impl<S: Transport> Connection<S> {
             Some(length) => Ok(Some(self.input.consume(length))),
             None => Ok(None),
         }
+    }
+
+    /// Whether nothing is on its way: the connection is between two exchanges.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.input.unread().is_empty() && self.unwritten() == 0 && !self.unflushed
     }
 
     /// Reads once from the stream. `Ok(0)` is the end of the stream.
@@ -101,15 +110,11 @@ impl<S: Transport> Connection<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once from the stream and forgets what came. `Ok(0)` is the end of the stream.
-    pub(crate) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input = Input::default();
-        self.poll_read(context)
-    }
-
-    /// Tells the peer that nothing more will be written.
-    pub(crate) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(context)
+    /// Lets go of what a large message made the buffers grow to. For a connection that is clean.
+    pub(crate) fn shrink(&mut self) {
+        self.input.bytes.truncate(READ_BUFFER_BYTES);
+        self.input.bytes.shrink_to(READ_BUFFER_BYTES);
+        self.output.shrink_to(READ_BUFFER_BYTES);
     }
 
     /// Lends the connection a read buffer of [`READ_BUFFER_BYTES`] if it has none, and a write

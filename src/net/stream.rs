@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_rustls::TlsStream;
-use smol::io::{AsyncRead, AsyncWrite};
+use smol::Timer;
+use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::reactor;
 
@@ -35,6 +37,28 @@ impl Transport for async_net::TcpStream {
 fn reset_on_close(socket: socket2::SockRef<'_>) {
     // Fails only on a socket that is already closed.
     let _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+/// How long [`linger`] goes on.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Ends a stream so that what was written last arrives: says that no more will come, and takes what
+/// the peer still sends until it closes, for a second at most.
+///
+/// Closing a socket with unread bytes resets it, and a reset can overtake the last reply.
+pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let finish = async {
+        stream.close().await?;
+        let mut scratch = [0; 4096];
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let give_up = async {
+        Timer::after(LINGER).await;
+        Ok(())
+    };
+    // However it ends, the stream is closed behind it.
+    let _ = finish.or(give_up).await;
 }
 
 /// A plain or an encrypted stream over a socket of type `T`.

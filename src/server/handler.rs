@@ -131,6 +131,9 @@ pub mod marker {
     /// A future of the reply.
     #[derive(Debug)]
     pub enum Later {}
+    /// The reply of a handler that [`typed`](crate::typed) made.
+    #[derive(Debug)]
+    pub enum Typed {}
 }
 
 /// What a handler closure may return: anything that is [`IntoReply`], or a future of it.

@@ -6,6 +6,7 @@
 //! is left.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -13,18 +14,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::future::{CatchUnwind, FutureExt as CatchUnwindExt};
+use futures_util::future::{CatchUnwind, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use smol::Timer;
-use smol::future::FutureExt;
 
 use super::handler::{Answer, Context, Later};
 use super::service::{Refusal, Service, panicked};
 use crate::metrics::{InFlight, ServerConnectionMetrics};
 use crate::net::connection::{Buffers, Connection};
-use crate::net::stream::Transport;
+use crate::net::stream::{Transport, linger};
 use crate::wire::Malformed;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
@@ -39,10 +38,6 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 /// Messages with a bad signature in a row, behind which the connection is closed.
 const MAX_REFUSED_SIGNATURES: u32 = 3;
 
-/// How long a closed connection still takes what the peer sends. Closing a socket with unread bytes
-/// resets it, and a reset can overtake the last reply.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// What the sessions of one worker share.
 #[derive(Default)]
 pub(crate) struct Shared {
@@ -52,7 +47,6 @@ pub(crate) struct Shared {
 }
 
 /// How a session ended.
-#[derive(Debug)]
 pub(crate) enum Ending {
     /// The peer closed the connection, and has all its replies.
     PeerClosed,
@@ -62,6 +56,17 @@ pub(crate) enum Ending {
     Refused,
     /// The stream failed.
     Lost(io::Error),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("the peer closed it"),
+            Self::Stopped => f.write_str("the server stops"),
+            Self::Refused => f.write_str("the peer was refused"),
+            Self::Lost(error) => write!(f, "{error}"),
+        }
+    }
 }
 
 /// The state of one connection.
@@ -112,7 +117,7 @@ impl<S: Transport> Session<S> {
             Ending::Stopped if self.connection.unread().is_empty() => {
                 self.connection.stream().reset_on_close();
             }
-            Ending::Refused | Ending::Stopped => self.linger().await,
+            Ending::Refused | Ending::Stopped => linger(self.connection.into_stream()).await,
             Ending::PeerClosed | Ending::Lost(_) => {}
         }
         ending
@@ -201,7 +206,7 @@ impl<S: Transport> Session<S> {
         match self.service.call(message, &self.context) {
             Answer::Ready(reply) => self.reply(to_reply(reply), account),
             Answer::Later(future) => {
-                let running = Pending::Running(CatchUnwindExt::catch_unwind(AssertUnwindSafe(future)));
+                let running = Pending::Running(AssertUnwindSafe(future).catch_unwind());
                 let mut exchange = self.exchange(running, account);
                 // Many futures are ready at once: they need no place in the ordered set.
                 match Pin::new(&mut exchange).poll(context) {
@@ -289,22 +294,6 @@ impl<S: Transport> Session<S> {
             }
         }
         tracing::trace!(peer = %self.context.peer_addr(), bytes = account.bytes, "message answered");
-    }
-
-    /// Ends the connection so that the last reply arrives: says that no more will come, and takes
-    /// what the peer still sends until it closes or [`LINGER`] is over.
-    async fn linger(&mut self) {
-        let finish = async {
-            poll_fn(|context| self.connection.poll_close(context)).await?;
-            while poll_fn(|context| self.connection.poll_discard(context)).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let give_up = async {
-            Timer::after(LINGER).await;
-            Ok(())
-        };
-        // However it ends, the connection is closed behind it.
-        let _ = finish.or(give_up).await;
     }
 }
 

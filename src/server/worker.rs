@@ -19,7 +19,7 @@ use super::handler::{Context, Peer};
 use super::service::Service;
 use super::session::{Ending, Session, Shared};
 use crate::net::reactor::{self, Reactor};
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, linger};
 use crate::net::tls::TlsIdentity;
 
 /// How long a TLS handshake may take.
@@ -156,7 +156,7 @@ impl Connection {
         let peer = self.address;
         tracing::debug!(%peer, "connected");
         match self.run().await {
-            Ok(ending) => tracing::debug!(%peer, ?ending, "closed"),
+            Ok(ending) => tracing::debug!(%peer, %ending, "closed"),
             Err(error) => tracing::debug!(%peer, %error, "closed before its first message"),
         }
     }
@@ -189,11 +189,21 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     socket: reactor::TcpStream,
 ) -> io::Result<(Stream<reactor::TcpStream>, Option<TlsIdentity>)> {
+    let accept = async {
+        match acceptor.accept(socket).into_fallible().await {
+            Ok(stream) => Ok(stream),
+            Err((error, socket)) => {
+                // The alert that tells the peer why must arrive before the end of the stream.
+                linger(socket).await;
+                Err(error)
+            }
+        }
+    };
     let late = async {
         Timer::after(HANDSHAKE_TIMEOUT).await;
         Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))
     };
-    let stream = acceptor.accept(socket).or(late).await?;
+    let stream = accept.or(late).await?;
     let certificates = stream.get_ref().1.peer_certificates();
     let identity = certificates.and_then(<[_]>::first).map(TlsIdentity::new);
     Ok((Stream::Tls(Box::new(stream.into())), identity))

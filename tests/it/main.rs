@@ -1,1 +1,5 @@
-//! tests
+//! The integration tests: one binary, one file for each thing that is proved.
+
+mod other_languages;
+mod peers;
+mod python;

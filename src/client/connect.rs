@@ -1,0 +1,163 @@
+//! Makes connections to one server: name, TCP, TLS, and the attempts at it. Keeps none.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_net::TcpStream;
+use futures_rustls::TlsConnector;
+use futures_rustls::pki_types::ServerName;
+use futures_rustls::rustls::{self, ClientConfig};
+use smol::Timer;
+use socket2::SockRef;
+
+use super::deadline::Deadline;
+use crate::net::listener;
+use crate::net::stream::Stream;
+use crate::server::join_host_port;
+use crate::{Error, Phase};
+
+/// The wait before the second attempt; it doubles for each further one.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
+const MAX_BACK_OFF: Duration = Duration::from_secs(2);
+
+/// The stream of a client's connection.
+pub(super) type ClientStream = Stream<TcpStream>;
+
+/// What it takes to connect to one server.
+pub(super) struct Connector {
+    host: String,
+    port: u16,
+    /// `host:port`, for messages.
+    address: Arc<str>,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    attempts: u32,
+}
+
+impl Connector {
+    pub(super) fn new(
+        host: &str,
+        port: u16,
+        tls: Option<Arc<ClientConfig>>,
+        attempts: u32,
+    ) -> Result<Self, Error> {
+        let tls = match tls {
+            None => None,
+            Some(config) => {
+                let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+                    Error::Config(format!(
+                        "{host:?} is not a host name that a certificate can have"
+                    ))
+                })?;
+                Some((TlsConnector::from(config), name))
+            }
+        };
+        let address = join_host_port(host, port).into();
+        Ok(Self { host: host.to_owned(), port, address, tls, attempts })
+    }
+
+    pub(super) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    /// Connects, trying again after failures that time may heal.
+    pub(super) async fn connect(&self, deadline: &Deadline) -> Result<ClientStream, Error> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.attempt(deadline).await? {
+                Ok(stream) => {
+                    tracing::debug!(server = %self.address, "connected");
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(server = %self.address, attempt, %error, "cannot connect");
+            if attempt == self.attempts {
+                return Err(self.connect_error(error));
+            }
+            let pause = back_off(attempt);
+            deadline
+                .within(Phase::Connect, async {
+                    Timer::after(pause).await;
+                    Ok(())
+                })
+                .await?;
+            attempt += 1;
+        }
+    }
+
+    /// Tries once. The inner error is one that another attempt may not have.
+    async fn attempt(&self, deadline: &Deadline) -> Result<io::Result<ClientStream>, Error> {
+        let connect = async {
+            let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+            Ok(connected.and_then(|socket| {
+                listener::configure(&SockRef::from(&socket))?;
+                Ok(socket)
+            }))
+        };
+        let socket = match deadline.within(Phase::Connect, connect).await? {
+            Ok(socket) => socket,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some((connector, name)) = &self.tls else { return Ok(Ok(Stream::Plain(socket))) };
+        let handshake = async {
+            match connector.connect(name.clone(), socket).await {
+                Ok(stream) => Ok(Ok(Stream::Tls(Box::new(stream.into())))),
+                Err(error) => match as_tls_error(&self.address, error) {
+                    Ok(error) => Err(error),
+                    Err(error) => Ok(Err(error)),
+                },
+            }
+        };
+        deadline.within(Phase::Tls, handshake).await
+    }
+
+    fn connect_error(&self, source: io::Error) -> Error {
+        let address = self.address.to_string();
+        Error::Connect { address, attempts: self.attempts, source }
+    }
+}
+
+/// Takes an I/O error for the TLS error that it carries; gives it back if it carries none.
+pub(super) fn as_tls_error(address: &str, error: io::Error) -> Result<Error, io::Error> {
+    match error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        true => {
+            let source = error.into_inner().unwrap_or_else(|| "unknown".into());
+            Ok(Error::Tls { address: address.to_owned(), source })
+        }
+        false => Err(error),
+    }
+}
+
+/// Whether an idle connection can carry another exchange: it is open, and nothing has come that
+/// nobody asked for. A server that stopped or restarted since shows here, before anything is sent.
+pub(super) fn is_open_and_silent(stream: &ClientStream) -> bool {
+    let peeked = SockRef::from(stream.socket()).peek(&mut [MaybeUninit::uninit()]);
+    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// The wait behind a failed attempt: it doubles up to its maximum, and its second half is random,
+/// so that the clients of a server that comes back do not come at once.
+fn back_off(attempt: u32) -> Duration {
+    let doubled = FIRST_BACK_OFF.saturating_mul(1 << (attempt - 1).min(16));
+    doubled.min(MAX_BACK_OFF).mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_up_to_two_seconds_and_is_never_less_than_half() {
+        for (attempt, milliseconds) in
+            [(1, 50), (2, 100), (3, 200), (6, 1600), (7, 2000), (8, 2000), (u32::MAX, 2000)]
+        {
+            let full = Duration::from_millis(milliseconds);
+            for _ in 0..100 {
+                let pause = back_off(attempt);
+                assert!(full / 2 <= pause && pause <= full, "attempt {attempt}: {pause:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The one deadline of a call, whichever phase it is in.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use smol::Timer;
+use smol::future::FutureExt;
+
+use crate::{Error, Phase};
+
+/// When a call must be done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    /// The timeout, and the moment it ends. `None` if there is no limit, or none that a clock can
+    /// show.
+    end: Option<(Duration, Instant)>,
+}
+
+impl Deadline {
+    pub(super) fn after(timeout: Option<Duration>) -> Self {
+        let end = timeout.and_then(|after| Some((after, Instant::now().checked_add(after)?)));
+        Self { end }
+    }
+
+    /// Waits for `work`, and fails if the deadline comes first. Costs no timer if the work is done
+    /// at the first look.
+    pub(super) async fn within<T>(
+        &self,
+        phase: Phase,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Some((after, end)) = self.end else { return work.await };
+        let late = async {
+            Timer::at(end).await;
+            Err(Error::Timeout { after, phase })
+        };
+        work.or(late).await
+    }
+}

@@ -1,0 +1,397 @@
+//! The client: its options, and a call from its message to its reply. Connections come from
+//! `pool`; how one is made is in `connect`.
+
+pub mod blocking;
+
+mod connect;
+mod deadline;
+mod pool;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::metrics::{self, ClientMetrics, endpoint};
+use crate::net::tls::{self, KeyPair, Trust};
+use crate::server::{MAX_MAX_DEPTH, join_host_port};
+use crate::wire::reply::Reply;
+use crate::wire::{Limits, Secret, encode, envelope};
+use crate::{Error, RpcError, Value, from_value, log};
+use connect::Connector;
+use deadline::Deadline;
+use pool::Pool;
+
+/// A client that sends MessagePack messages and gets the replies.
+///
+/// It is its own builder: set options, then [`send`](Self::send). It connects when it has
+/// something to send, and keeps its connections for the next calls. Clones share them; a setter
+/// called on a clone gives that clone connections of its own.
+///
+/// Share it freely between tasks and threads: each call has a connection for itself, as a Python
+/// arrpc server demands, and a call that ends early, by its timeout or because its future was
+/// dropped, takes its connection with it. So no call ever gets the reply of another.
+///
+/// A request is sent once. If the connection ends before the reply, the call fails with
+/// [`Error::Disconnected`], as nobody can know whether the request was run.
+///
+/// Works on any executor, tokio included. Programs without async use
+/// [`blocking::Client`].
+///
+/// ```
+/// use arrpc::{Client, Server, value};
+///
+/// let server = Server::new("127.0.0.1", 0, |_| "got it").start_background()?;
+///
+/// let client = Client::new("127.0.0.1", server.local_addr().port());
+/// let reply = smol::block_on(client.send(value!({"foo": "bar"})))?;
+/// assert_eq!(reply, value!("got it"));
+/// # Ok::<(), arrpc::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    options: Arc<Options>,
+    /// Made by the first call: reads files, and opens the metrics' port.
+    session: Arc<OnceLock<Session>>,
+}
+
+#[derive(Clone)]
+struct Options {
+    host: String,
+    port: u16,
+    timeout: Option<Duration>,
+    con_max_retries: u32,
+    max_connections: usize,
+    connection_lifetime: Option<Duration>,
+    limits: Limits,
+    auth_secret: Option<Vec<u8>>,
+    tls: Vec<Trust>,
+    tls_client_cert: Option<KeyPair>,
+    metrics: bool,
+    metrics_host: String,
+    metrics_port: u16,
+    debug: bool,
+}
+
+/// What the calls of a client share.
+struct Session {
+    pool: Pool,
+    secret: Option<Secret>,
+    metrics: Option<ClientMetrics>,
+}
+
+impl Client {
+    /// Makes a client of the server at `host:port`. The host is a name or an IP address.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        let options = Options {
+            host: host.into(),
+            port,
+            timeout: None,
+            con_max_retries: 5,
+            max_connections: 64,
+            connection_lifetime: None,
+            limits: Limits { max_bytes: 64 << 20, max_depth: 128, max_items: 1 << 20 },
+            auth_secret: None,
+            tls: Vec::new(),
+            tls_client_cert: None,
+            metrics: false,
+            metrics_host: endpoint::DEFAULT_HOST.to_owned(),
+            metrics_port: endpoint::DEFAULT_PORT,
+            debug: false,
+        };
+        Self { options: Arc::new(options), session: Arc::default() }
+    }
+
+    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Arc::unwrap_or_clone(self.options);
+        change(&mut options);
+        Self { options: Arc::new(options), session: Arc::default() }
+    }
+
+    /// Sets how long a call may take as a whole: waiting for a free connection, resolving the
+    /// name, connecting with all attempts, TLS, sending, and waiting for the reply.
+    ///
+    /// Defaults to no limit, as in arrpc, where it counts for each of these anew.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|options| options.timeout = Some(timeout))
+    }
+
+    /// Sets how often connecting is tried before a call fails, 1 at least. Between the attempts it
+    /// waits for 50 ms, then twice as long each time up to 2 s, less up to half of it at random.
+    ///
+    /// Defaults to 5.
+    pub fn con_max_retries(self, attempts: u32) -> Self {
+        self.with(|options| options.con_max_retries = attempts)
+    }
+
+    /// Sets how many connections the client may have, 1 at least. Each carries one call at a time;
+    /// further calls wait for a free one, in order.
+    ///
+    /// Defaults to 64.
+    pub fn max_connections(self, connections: usize) -> Self {
+        self.with(|options| options.max_connections = connections)
+    }
+
+    /// Sets the age at which a connection is not used again.
+    ///
+    /// Defaults to no limit: a connection is used until one side closes it.
+    pub fn connection_lifetime(self, lifetime: Duration) -> Self {
+        self.with(|options| options.connection_lifetime = Some(lifetime))
+    }
+
+    /// Signs messages with this secret, which the server shares (HMAC-SHA256). Replies are not
+    /// signed, so use TLS where somebody could change them.
+    ///
+    /// Not empty. Defaults to none.
+    pub fn auth_secret(self, secret: impl AsRef<[u8]>) -> Self {
+        self.with(|options| options.auth_secret = Some(secret.as_ref().to_vec()))
+    }
+
+    /// Connects with TLS, and trusts servers that a root certificate of the system vouches for.
+    ///
+    /// Defaults to plain TCP. The server's certificate must be valid for the client's `host`.
+    pub fn tls(self) -> Self {
+        self.with(|options| options.tls.push(Trust::System))
+    }
+
+    /// Connects with TLS, and trusts servers that a CA in this PEM file vouches for.
+    ///
+    /// Defaults to plain TCP. The server's certificate must be valid for the client's `host`.
+    pub fn tls_cafile(self, cafile: impl Into<PathBuf>) -> Self {
+        self.with(|options| options.tls.push(Trust::CaFile(cafile.into())))
+    }
+
+    /// Connects with TLS, and trusts the server whose certificate is the one in this PEM file, and
+    /// no other, whatever name or date is in it. For certificates that no CA has signed.
+    ///
+    /// Defaults to plain TCP. In arrpc the option of this name trusts every server.
+    pub fn tls_self_signed(self, certfile: impl Into<PathBuf>) -> Self {
+        self.with(|options| options.tls.push(Trust::Pinned(certfile.into())))
+    }
+
+    /// Shows a certificate to servers that ask for one, from two PEM files. Needs one of
+    /// [`tls`](Self::tls), [`tls_cafile`](Self::tls_cafile) and
+    /// [`tls_self_signed`](Self::tls_self_signed).
+    ///
+    /// Defaults to none.
+    pub fn tls_client_cert(
+        self,
+        certfile: impl Into<PathBuf>,
+        keyfile: impl Into<PathBuf>,
+    ) -> Self {
+        let identity = KeyPair { certificate: certfile.into(), key: keyfile.into() };
+        self.with(|options| options.tls_client_cert = Some(identity))
+    }
+
+    /// Sets how many bytes a reply may have. A longer one fails the call with
+    /// [`Error::Protocol`].
+    ///
+    /// Defaults to 64 MiB.
+    pub fn max_message_bytes(self, bytes: usize) -> Self {
+        self.with(|options| options.limits.max_bytes = bytes)
+    }
+
+    /// Sets how deep arrays and maps in a reply may be nested, 1,024 at most.
+    ///
+    /// Defaults to 128.
+    pub fn max_depth(self, depth: usize) -> Self {
+        self.with(|options| options.limits.max_depth = depth)
+    }
+
+    /// Sets how many values a reply may hold at all its levels; a map entry is two.
+    ///
+    /// Defaults to 1,048,576.
+    pub fn max_items(self, items: usize) -> Self {
+        self.with(|options| options.limits.max_items = items)
+    }
+
+    /// Counts calls, their time and bytes, and errors, under arrpc's metric names, and serves them
+    /// at `http://HOST:9095/metrics` from the first call on.
+    ///
+    /// Defaults to off. The servers and clients of a process share one endpoint.
+    pub fn metrics(self) -> Self {
+        self.with(|options| options.metrics = true)
+    }
+
+    /// Sets the port of the metrics, and switches them on. Port 0 takes any free port.
+    ///
+    /// Defaults to 9095.
+    pub fn metrics_port(self, port: u16) -> Self {
+        self.metrics().with(|options| options.metrics_port = port)
+    }
+
+    /// Sets the host that the metrics listen on, and switches them on.
+    ///
+    /// Defaults to `0.0.0.0`, every IPv4 interface, as in arrpc.
+    pub fn metrics_host(self, host: impl Into<String>) -> Self {
+        self.metrics().with(|options| options.metrics_host = host.into())
+    }
+
+    /// Prints what happens to connections and calls on standard error, unless the program has a
+    /// `tracing` subscriber of its own, which gets these events in any case. Never prints a secret
+    /// or a message.
+    ///
+    /// Defaults to off.
+    pub fn debug(self) -> Self {
+        self.with(|options| options.debug = true)
+    }
+
+    /// Sends a message and waits for its reply.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rpc`], [`Error::Auth`]: what the server answered.
+    /// - [`Error::Connect`], [`Error::Tls`]: no connection; nothing was sent.
+    /// - [`Error::Timeout`]: with the [`Phase`](crate::Phase) that took too long.
+    /// - [`Error::Disconnected`]: the connection ended before the reply; the request may have run.
+    /// - [`Error::Protocol`]: the reply is not MessagePack or exceeds the client's limits.
+    /// - [`Error::Config`], [`Error::Bind`]: the options cannot work; nothing was sent.
+    pub async fn send(&self, message: impl Into<Value>) -> Result<Value, Error> {
+        let message = message.into();
+        let mut packed = Vec::with_capacity(128);
+        encode::message(&message, &mut packed);
+        drop(message);
+        self.exchange(packed).await
+    }
+
+    /// Sends a message of any type that implements [`Serialize`], and makes a type of the
+    /// caller's choice of the reply.
+    ///
+    /// Structs travel as maps with their fields' names as keys.
+    ///
+    /// ```
+    /// use arrpc::{Client, RpcError, Server, typed};
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Point {
+    ///     x: i32,
+    ///     y: i32,
+    /// }
+    ///
+    /// let mirror = typed(|point: Point| Ok::<_, RpcError>(Point { x: -point.x, y: point.y }));
+    /// let server = Server::new("127.0.0.1", 0, mirror).start_background()?;
+    ///
+    /// let client = Client::new("127.0.0.1", server.local_addr().port());
+    /// let reply = smol::block_on(client.request::<_, Point>(&Point { x: 1, y: 2 }))?;
+    /// assert_eq!((reply.x, reply.y), (-1, 2));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), and [`Error::Protocol`] if the message cannot be serialized, or
+    /// the reply does not have the form of `Resp`.
+    pub async fn request<Req, Resp>(&self, message: &Req) -> Result<Resp, Error>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        from_value(&self.send(crate::to_value(message)?).await?)
+    }
+
+    /// Sends one packed message and reads its reply.
+    async fn exchange(&self, packed: Vec<u8>) -> Result<Value, Error> {
+        let session = self.session()?;
+        let request = match &session.secret {
+            Some(secret) => {
+                let mut sealed = Vec::new();
+                envelope::seal(&packed, secret, &mut sealed);
+                sealed
+            }
+            None => packed,
+        };
+        let started = session.metrics.as_ref().map(|_| Instant::now());
+        let deadline = Deadline::after(self.options.timeout);
+        let received = async {
+            let mut lease = session.pool.lease(&deadline).await?;
+            lease.exchange(&request, &deadline, &self.options.limits).await
+        };
+        let received = received.await;
+        if let (Some(metrics), Some(started), Ok(_)) = (&session.metrics, started, &received) {
+            metrics.observe(started.elapsed(), request.len());
+        }
+        let result = received.and_then(|value| match Reply::from_value(value) {
+            Reply::Value(value) => Ok(value),
+            Reply::Rpc(message) => Err(Error::Rpc(RpcError::from(message))),
+            Reply::Auth(message) => Err(Error::Auth(message)),
+        });
+        if let Err(error) = &result {
+            tracing::debug!(server = %session.pool.address(), %error, "call failed");
+            if let Some(metrics) = &session.metrics {
+                metrics.error(&error.reason());
+            }
+        }
+        result
+    }
+
+    fn session(&self) -> Result<&Session, Error> {
+        match self.session.get() {
+            Some(session) => Ok(session),
+            None => {
+                // Two first calls at once may both make one; one of them is kept.
+                let session = Session::open(&self.options)?;
+                Ok(self.session.get_or_init(|| session))
+            }
+        }
+    }
+}
+
+impl Session {
+    fn open(options: &Options) -> Result<Self, Error> {
+        if options.debug {
+            log::print_debug();
+        }
+        let config = |text: &str| Err(Error::Config(text.to_owned()));
+        let tls = match (options.tls.as_slice(), &options.tls_client_cert) {
+            ([], None) => None,
+            ([], Some(_)) => {
+                return config("tls_client_cert needs tls, tls_cafile or tls_self_signed");
+            }
+            ([trust], identity) => Some(tls::client_config(trust, identity.as_ref())?),
+            _ => return config("give one of tls, tls_cafile and tls_self_signed, and only once"),
+        };
+        if options.auth_secret.as_ref().is_some_and(Vec::is_empty) {
+            return config("auth_secret is empty: anyone could sign");
+        }
+        if options.con_max_retries == 0 {
+            return config("con_max_retries must be 1 at least, it counts the first attempt");
+        }
+        if options.max_connections == 0 {
+            return config("max_connections must be 1 at least");
+        }
+        if options.limits.max_depth > MAX_MAX_DEPTH {
+            return config("max_depth must be 1024 at most");
+        }
+        let mut metrics = None;
+        if options.metrics {
+            endpoint::open(&options.metrics_host, options.metrics_port).map_err(|source| {
+                let address = join_host_port(&options.metrics_host, options.metrics_port);
+                Error::Bind { address, source }
+            })?;
+            let address = format!("{}:{}", options.host, options.port);
+            let signed = options.auth_secret.is_some();
+            metrics = Some(metrics::client(&address, signed, tls.is_some()));
+        }
+        let connector = Connector::new(&options.host, options.port, tls, options.con_max_retries)?;
+        let pool = Pool::new(
+            connector,
+            options.max_connections,
+            options.connection_lifetime,
+            metrics.clone(),
+        );
+        let secret = options.auth_secret.as_deref().map(Secret::new);
+        Ok(Self { pool, secret, metrics })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("host", &self.options.host)
+            .field("port", &self.options.port)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! The connections of a client, each for one call at a time. A connection comes back only after a
+//! clean exchange: its request written, its reply read, nothing left over (G2 by ownership).
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use smol::lock::{Semaphore, SemaphoreGuard};
+
+use super::connect::{ClientStream, Connector, as_tls_error, is_open_and_silent};
+use super::deadline::Deadline;
+use crate::metrics::{ClientMetrics, OpenConnection};
+use crate::net::connection::Connection;
+use crate::wire::{self, Limits};
+use crate::{Error, Phase, Value};
+
+/// The connections to one server.
+pub(super) struct Pool {
+    connector: Connector,
+    /// One for each connection that may exist.
+    permits: Semaphore,
+    /// The last one used is the first one used again, so that those not needed grow old.
+    idle: Mutex<Vec<Pooled>>,
+    lifetime: Option<Duration>,
+    metrics: Option<ClientMetrics>,
+}
+
+/// A connection with what the pool knows of it.
+struct Pooled {
+    connection: Connection<ClientStream>,
+    made: Instant,
+    _counted: Option<OpenConnection>,
+}
+
+impl Pool {
+    pub(super) fn new(
+        connector: Connector,
+        max_connections: usize,
+        lifetime: Option<Duration>,
+        metrics: Option<ClientMetrics>,
+    ) -> Self {
+        let permits = Semaphore::new(max_connections);
+        Self { connector, permits, idle: Mutex::default(), lifetime, metrics }
+    }
+
+    pub(super) fn address(&self) -> &Arc<str> {
+        self.connector.address()
+    }
+
+    /// Waits for a connection for one exchange: an idle one, or a new one.
+    pub(super) async fn lease(&self, deadline: &Deadline) -> Result<Lease<'_>, Error> {
+        let permit =
+            deadline.within(Phase::Queue, async { Ok(self.permits.acquire().await) }).await?;
+        let pooled = match self.take_idle() {
+            Some(pooled) => pooled,
+            None => {
+                let stream = self.connector.connect(deadline).await?;
+                let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
+                let connection = Connection::new(stream);
+                Pooled { connection, made: Instant::now(), _counted: counted }
+            }
+        };
+        Ok(Lease { pool: self, pooled: Some(pooled), _permit: permit })
+    }
+
+    fn take_idle(&self) -> Option<Pooled> {
+        loop {
+            let pooled = self.lock_idle().pop()?;
+            let expired = self.lifetime.is_some_and(|lifetime| pooled.made.elapsed() >= lifetime);
+            if !expired && is_open_and_silent(pooled.connection.stream()) {
+                return Some(pooled);
+            }
+        }
+    }
+
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Pooled>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection for one exchange. Dropped at any other point, the connection is closed.
+pub(super) struct Lease<'a> {
+    pool: &'a Pool,
+    /// Taken by the exchange, and lost with it if it does not come to its end.
+    pooled: Option<Pooled>,
+    _permit: SemaphoreGuard<'a>,
+}
+
+impl Lease<'_> {
+    /// Writes a request and reads its reply.
+    pub(super) async fn exchange(
+        &mut self,
+        request: &[u8],
+        deadline: &Deadline,
+        limits: &Limits,
+    ) -> Result<Value, Error> {
+        let Some(mut pooled) = self.pooled.take() else {
+            return Err(self.disconnected(io::ErrorKind::NotConnected.into()));
+        };
+        let connection = &mut pooled.connection;
+        connection.output().extend_from_slice(request);
+        let written = async { Ok(poll_fn(|context| connection.poll_flush(context)).await) };
+        let written = deadline.within(Phase::Send, written).await?;
+        // A server that refuses a request before its end answers and reads no more: its reply may
+        // be here although the rest could not be written.
+        let reply = self.receive(connection, limits);
+        let reply = match (deadline.within(Phase::Reply, reply).await, written) {
+            (Ok(reply), _) => reply,
+            (Err(Error::Disconnected { .. }), Err(error)) => return Err(self.disconnected(error)),
+            (Err(error), _) => return Err(error),
+        };
+        if connection.is_clean() {
+            connection.shrink();
+            self.pool.lock_idle().push(pooled);
+        }
+        Ok(reply)
+    }
+
+    async fn receive(
+        &self,
+        connection: &mut Connection<ClientStream>,
+        limits: &Limits,
+    ) -> Result<Value, Error> {
+        let protocol =
+            |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
+        loop {
+            if let Some(message) = connection.next_message(limits).map_err(protocol)? {
+                return wire::decode(message).map_err(protocol);
+            }
+            match poll_fn(|context| connection.poll_read(context)).await {
+                Ok(0) => return Err(self.disconnected(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) => return Err(self.disconnected(error)),
+            }
+        }
+    }
+
+    fn disconnected(&self, error: io::Error) -> Error {
+        let address = self.pool.address();
+        match as_tls_error(address, error) {
+            Ok(error) => error,
+            Err(source) => Error::Disconnected { address: address.to_string(), source },
+        }
+    }
+}
