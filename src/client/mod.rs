@@ -58,7 +58,7 @@ pub struct Client {
     session: Arc<OnceLock<Session>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Options {
     host: String,
     port: u16,
@@ -67,7 +67,7 @@ struct Options {
     max_connections: usize,
     connection_lifetime: Option<Duration>,
     limits: Limits,
-    auth_secret: Option<Vec<u8>>,
+    auth_secret: Option<Secret>,
     tls: Vec<Trust>,
     tls_client_cert: Option<KeyPair>,
     metrics: bool,
@@ -147,7 +147,7 @@ impl Client {
     ///
     /// Not empty. Defaults to none.
     pub fn auth_secret(self, secret: impl AsRef<[u8]>) -> Self {
-        self.with(|options| options.auth_secret = Some(secret.as_ref().to_vec()))
+        self.with(|options| options.auth_secret = Some(Secret::new(secret.as_ref())))
     }
 
     /// Connects with TLS, and trusts servers that a root certificate of the system vouches for.
@@ -353,7 +353,7 @@ impl Session {
             ([trust], identity) => Some(tls::client_config(trust, identity.as_ref())?),
             _ => return config("give one of tls, tls_cafile and tls_self_signed, and only once"),
         };
-        if options.auth_secret.as_ref().is_some_and(Vec::is_empty) {
+        if options.auth_secret.as_ref().is_some_and(Secret::is_empty) {
             return config("auth_secret is empty: anyone could sign");
         }
         if options.con_max_retries == 0 {
@@ -382,16 +382,12 @@ impl Session {
             options.connection_lifetime,
             metrics.clone(),
         );
-        let secret = options.auth_secret.as_deref().map(Secret::new);
-        Ok(Self { pool, secret, metrics })
+        Ok(Self { pool, secret: options.auth_secret.clone(), metrics })
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("host", &self.options.host)
-            .field("port", &self.options.port)
-            .finish_non_exhaustive()
+        f.debug_tuple("Client").field(&self.options).finish()
     }
 }

@@ -56,7 +56,7 @@ pub struct Server {
     limits: Limits,
     max_in_flight: usize,
     drain_timeout: Duration,
-    auth_secret: Option<Vec<u8>>,
+    auth_secret: Option<Secret>,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
     metrics: bool,
@@ -166,7 +166,7 @@ impl Server {
     /// Not empty; 32 random bytes or more are a good secret. Defaults to none: then a signed
     /// message is refused, as nobody could verify it.
     pub fn auth_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
-        self.auth_secret = Some(secret.as_ref().to_vec());
+        self.auth_secret = Some(Secret::new(secret.as_ref()));
         self
     }
 
@@ -323,7 +323,7 @@ impl Server {
                 Some(TlsAcceptor::from(tls::server_config(identity, client_ca.as_deref())?))
             }
         };
-        if self.auth_secret.as_ref().is_some_and(Vec::is_empty) {
+        if self.auth_secret.as_ref().is_some_and(Secret::is_empty) {
             return config("auth_secret is empty: anyone could sign");
         }
         if self.threads == Some(0) {
@@ -354,7 +354,7 @@ impl Server {
         }
         let service = Service {
             handler: self.handler,
-            secret: self.auth_secret.as_deref().map(Secret::new),
+            secret: self.auth_secret,
             limits: self.limits,
             max_in_flight: self.max_in_flight,
             metrics,
@@ -380,7 +380,19 @@ impl fmt::Debug for Server {
             .field("host", &self.host)
             .field("port", &self.port)
             .field("handler", &self.handler.name())
-            .finish_non_exhaustive()
+            .field("threads", &self.threads)
+            .field("limits", &self.limits)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("drain_timeout", &self.drain_timeout)
+            .field("auth_secret", &self.auth_secret)
+            .field("tls", &self.tls)
+            .field("tls_client_ca", &self.tls_client_ca)
+            .field("metrics", &self.metrics)
+            .field("metrics_host", &self.metrics_host)
+            .field("metrics_port", &self.metrics_port)
+            .field("debug", &self.debug)
+            .field("after_start", &self.after_start.len())
+            .finish()
     }
 }
 

@@ -42,16 +42,28 @@ const MAX_REFUSED_SIGNATURES: u32 = 3;
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) buffers: RefCell<Buffers>,
-    /// The server stops: a session with nothing to answer ends.
-    pub(crate) stopping: Cell<bool>,
+    pub(crate) stage: Cell<Stage>,
+}
+
+/// How far a server is on its way to its stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    #[default]
+    Serving,
+    /// The server has been told to stop, and goes on for a moment.
+    Grace,
+    /// A session with nothing to answer ends.
+    Stopping,
 }
 
 /// How a session ended.
 pub(crate) enum Ending {
     /// The peer closed the connection, and has all its replies.
     PeerClosed,
-    /// The server stops. The connection is closed by a reset if it was idle.
+    /// The server stops, and the connection was idle.
     Stopped,
+    /// The server stops, and the last reply may still be on its way.
+    StoppedBehindReply,
     /// The peer sent what no session can go on from; it was told so.
     Refused,
     /// The stream failed.
@@ -62,7 +74,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PeerClosed => f.write_str("the peer closed it"),
-            Self::Stopped => f.write_str("the server stops"),
+            Self::Stopped | Self::StoppedBehindReply => f.write_str("the server stops"),
             Self::Refused => f.write_str("the peer was refused"),
             Self::Lost(error) => write!(f, "{error}"),
         }
@@ -79,6 +91,8 @@ pub(crate) struct Session<S> {
     /// Requests whose handlers are not done, and replies that wait behind them, in order.
     in_flight: FuturesOrdered<Exchange>,
     refused_signatures: u32,
+    /// When the last reply was written.
+    last_reply: Stage,
     /// The first bytes were looked at, and are MessagePack's.
     recognised: bool,
     /// Set when nothing more is read: the connection ends once all is answered.
@@ -102,6 +116,7 @@ impl<S: Transport> Session<S> {
             metrics,
             in_flight: FuturesOrdered::new(),
             refused_signatures: 0,
+            last_reply: Stage::Serving,
             recognised: false,
             ending: None,
         }
@@ -114,10 +129,12 @@ impl<S: Transport> Session<S> {
             Err(error) => return Ending::Lost(error),
         };
         match ending {
-            Ending::Stopped if self.connection.unread().is_empty() => {
-                self.connection.stream().reset_on_close();
+            // See `reset_on_close` for why a reset. But one discards what is not delivered yet, so
+            // it is for connections that have been silent for some time.
+            Ending::Stopped => self.connection.stream().reset_on_close(),
+            Ending::StoppedBehindReply | Ending::Refused => {
+                linger(self.connection.into_stream()).await;
             }
-            Ending::Refused | Ending::Stopped => linger(self.connection.into_stream()).await,
             Ending::PeerClosed | Ending::Lost(_) => {}
         }
         ending
@@ -155,10 +172,13 @@ impl<S: Transport> Session<S> {
                 Poll::Ready(0) => self.ending = Some(Ending::PeerClosed),
                 Poll::Ready(_) => {}
                 Poll::Pending => {
-                    if self.shared.stopping.get() && self.in_flight.is_empty() {
-                        return Poll::Ready(Ok(Ending::Stopped));
+                    if self.shared.stage.get() != Stage::Stopping || !self.in_flight.is_empty() {
+                        return Poll::Pending;
                     }
-                    return Poll::Pending;
+                    return Poll::Ready(Ok(match self.last_reply {
+                        Stage::Serving => Ending::Stopped,
+                        Stage::Grace | Stage::Stopping => Ending::StoppedBehindReply,
+                    }));
                 }
             }
         }
@@ -285,6 +305,7 @@ impl<S: Transport> Session<S> {
     #[inline]
     fn write(&mut self, reply: &Reply, account: Account) {
         reply.encode(self.connection.output());
+        self.last_reply = self.shared.stage.get();
         if let Some(metrics) = &self.metrics {
             if let Reply::Rpc(reason) | Reply::Auth(reason) = reply {
                 metrics.error(reason);

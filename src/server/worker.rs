@@ -17,7 +17,7 @@ use smol::{LocalExecutor, Timer};
 
 use super::handler::{Context, Peer};
 use super::service::Service;
-use super::session::{Ending, Session, Shared};
+use super::session::{Ending, Session, Shared, Stage};
 use crate::net::reactor::{self, Reactor};
 use crate::net::stream::{Stream, linger};
 use crate::net::tls::TlsIdentity;
@@ -126,8 +126,9 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
             let _ = open.recv().await;
         };
         let drain = async {
+            shared.stage.set(Stage::Grace);
             Timer::after(GRACE).await;
-            shared.stopping.set(true);
+            shared.stage.set(Stage::Stopping);
             reactor.wake_readers();
             Timer::after(setup.drain_timeout).await;
             tracing::warn!(

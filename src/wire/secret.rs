@@ -13,12 +13,18 @@ pub(super) const SIGNATURE_LENGTH: usize = 64;
 pub(crate) struct Secret {
     /// Keyed once and cloned for each message: keying costs two blocks of SHA-256.
     keyed: Hmac<Sha256>,
+    is_empty: bool,
 }
 
 impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Self {
         let keyed = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
-        Self { keyed }
+        Self { keyed, is_empty: secret.is_empty() }
+    }
+
+    /// Whether the secret is the empty one, which everybody knows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     /// The signature of `data` in its text form.

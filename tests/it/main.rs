@@ -3,3 +3,7 @@
 mod other_languages;
 mod peers;
 mod python;
+mod raw;
+
+mod lifecycle;
+mod session;

@@ -45,12 +45,8 @@ pub(crate) fn ruby_command() -> Command {
 
 fn node_environment() -> Result<PathBuf, String> {
     // The client is one of them, because Node looks for packages beside the script.
-    let files = ["package.json", "package-lock.json", "client.mjs"].map(|name| {
-        (
-            name,
-            fs::read_to_string(Path::new(peers::SCRIPTS).join(name)).unwrap(),
-        )
-    });
+    let files = ["package.json", "package-lock.json", "client.mjs"]
+        .map(|name| (name, fs::read_to_string(Path::new(peers::SCRIPTS).join(name)).unwrap()));
     let stamp: String = files.iter().map(|(_, text)| text.as_str()).collect();
 
     let environment = peers::environment("node", &stamp, |directory| {
@@ -58,8 +54,7 @@ fn node_environment() -> Result<PathBuf, String> {
             fs::write(directory.join(name), text).unwrap();
         }
         let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund"])
-            .current_dir(directory);
+        npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(directory);
         peers::output(npm, "", INSTALL_LIMIT)?;
         Ok(())
     })?;

@@ -70,11 +70,7 @@ pub(crate) fn output(mut command: Command, input: &str, limit: Duration) -> Resu
     if in_time && status.success() {
         return Ok(stdout);
     }
-    let end = if in_time {
-        status.to_string()
-    } else {
-        format!("killed after {limit:?}")
-    };
+    let end = if in_time { status.to_string() } else { format!("killed after {limit:?}") };
     Err(format!("{command:?}: {end}\n{stdout}{stderr}"))
 }
 
@@ -112,10 +108,7 @@ impl Running {
     fn end(&mut self) -> String {
         let _ = self.child.kill(); // fails if it ended by itself
         let _ = self.child.wait();
-        self.stderr
-            .take()
-            .map(|stderr| stderr.join().unwrap_or_default())
-            .unwrap_or_default()
+        self.stderr.take().map(|stderr| stderr.join().unwrap_or_default()).unwrap_or_default()
     }
 }
 
@@ -130,9 +123,7 @@ impl Drop for Running {
 
 fn spawn(command: &mut Command) -> Result<Child, String> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-        .spawn()
-        .map_err(|error| format!("{command:?}: {error}"))
+    command.spawn().map_err(|error| format!("{command:?}: {error}"))
 }
 
 /// Reads a child's output to its end in a thread, so that the child never waits for a reader.

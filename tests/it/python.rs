@@ -67,20 +67,14 @@ impl Server {
         let mut addrs = ports
             .split_whitespace()
             .map(|port| (Ipv4Addr::LOCALHOST, port.parse().unwrap()).into());
-        Self {
-            addr: addrs.next().unwrap(),
-            metrics_addr: addrs.next(),
-            _running: running,
-        }
+        Self { addr: addrs.next().unwrap(), metrics_addr: addrs.next(), _running: running }
     }
 }
 
 #[track_caller]
 fn script_command(script: &str, args: &[&str]) -> Command {
     let mut command = command();
-    command
-        .arg(Path::new(peers::SCRIPTS).join(script))
-        .args(args);
+    command.arg(Path::new(peers::SCRIPTS).join(script)).args(args);
     command
 }
 
@@ -98,15 +92,8 @@ fn environment() -> Result<PathBuf, String> {
         peers::output(venv, "", INSTALL_LIMIT)?;
 
         let mut pip = python(&interpreter(directory));
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--no-input",
-            "--quiet",
-            "--requirement",
-        ])
-        .arg(&requirements);
+        pip.args(["-m", "pip", "install", "--no-input", "--quiet", "--requirement"])
+            .arg(&requirements);
         peers::output(pip, "", INSTALL_LIMIT)?;
         Ok(())
     })
@@ -119,9 +106,6 @@ fn interpreter(environment: &Path) -> PathBuf {
 /// A Python that sees no packages but its own, and leaves no `__pycache__` beside the scripts.
 fn python(interpreter: &Path) -> Command {
     let mut command = Command::new(interpreter);
-    command
-        .env_remove("PYTHONHOME")
-        .env_remove("PYTHONPATH")
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env_remove("PYTHONHOME").env_remove("PYTHONPATH").env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }

@@ -1,0 +1,400 @@
+//! What a connection gets for what it sends: raw bytes in, raw bytes out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use arrpc::{RpcError, Server, ServerHandle, Value, blocking};
+use async_channel::{Receiver, Sender, unbounded};
+
+use crate::raw::{End, Raw};
+
+fn start(server: Server) -> ServerHandle {
+    server.threads(2).start_background().expect("a free port")
+}
+
+fn echo() -> ServerHandle {
+    start(Server::new("127.0.0.1", 0, |message| message))
+}
+
+/// A message of `depth` arrays inside each other.
+fn nested(depth: usize) -> Vec<u8> {
+    let mut message = vec![0x91; depth - 1];
+    message.push(0x90);
+    message
+}
+
+const GOLDEN: &[&[u8]] = &[
+    b"\x00",
+    b"\x7f",
+    b"\xe0",
+    b"\xc0",
+    b"\xc2",
+    b"\xa0",
+    b"\x80",
+    b"\x90",
+    b"\xc4\x00",
+    b"\xcb\x00\x00\x00\x00\x00\x00\x00\x00",
+    b"\x81\xa3foo\xa3bar",
+    b"\x82\x01\xc0\xc0\x93\x01\x02\x03",
+    b"\xd6\xff\x00\x00\x00\x01",
+    b"\xc7\x03\x05abc",
+    b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00",
+    b"\xca\x3f\x80\x00\x00",
+    b"\xa6\xc3\xa4\xe2\x82\xacx",
+];
+
+#[test]
+fn every_golden_message_comes_back_whole_split_at_every_byte_and_joined() {
+    let server = echo();
+    let mut peer = Raw::connect(server.local_addr());
+    for message in GOLDEN {
+        peer.send(message);
+        peer.expect(message);
+        for cut in 1..message.len() {
+            peer.send(&message[..cut]);
+            peer.send(&message[cut..]);
+            peer.expect(message);
+        }
+    }
+    let joined = GOLDEN.concat();
+    for cut in 0..joined.len() {
+        peer.send(&joined[..cut]);
+        peer.send(&joined[cut..]);
+        peer.expect(&joined);
+    }
+    for byte in &joined {
+        peer.send(&[*byte]);
+    }
+    peer.expect(&joined);
+}
+
+#[test]
+fn a_large_message_comes_back_whole_and_in_small_pieces() {
+    let server = echo();
+    let mut message = vec![0xc6, 0x00, 0xff, 0xff, 0xfa];
+    message.resize(5 + 0x00ff_fffa, 0xab);
+    assert!(message.len() < 16 << 20);
+    for piece in [message.len(), 65_521, 4_099] {
+        let mut peer = Raw::connect(server.local_addr());
+        let mut writer = Raw(peer.0.try_clone().expect("a socket"));
+        let sent = message.clone();
+        let writing = thread::spawn(move || sent.chunks(piece).for_each(|part| writer.send(part)));
+        peer.expect(&message);
+        writing.join().expect("all is written");
+    }
+}
+
+#[test]
+fn a_peer_that_half_closes_gets_all_its_replies() {
+    let server = start(Server::new("127.0.0.1", 0, blocking(|message| message)));
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(b"\x01\x02\x03");
+    peer.finish();
+    peer.expect(b"\x01\x02\x03");
+    peer.expect_end(End::Closed);
+}
+
+/// A handler that reports each message as it comes, and answers it when told so.
+fn gated() -> (Server, Receiver<u64>, Vec<Sender<()>>) {
+    let (started_sender, started) = unbounded();
+    let (gates, waits): (Vec<_>, Vec<_>) = (0..16).map(|_| unbounded::<()>()).unzip();
+    let server = Server::new("127.0.0.1", 0, move |message: Value| {
+        let number = message.as_u64().unwrap_or_default();
+        let (started, gate) = (started_sender.clone(), waits[number as usize].clone());
+        async move {
+            started.send(number).await.map_err(|error| error.to_string())?;
+            gate.recv().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(message)
+        }
+    });
+    (server, started, gates)
+}
+
+#[test]
+fn async_handlers_of_one_connection_run_at_once_and_are_answered_in_order() {
+    let (server, started, gates) = gated();
+    let server = start(server);
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    for number in 0..8 {
+        assert_eq!(started.recv_blocking(), Ok(number), "all start before one is done");
+    }
+    for gate in gates[1..8].iter().rev() {
+        gate.try_send(()).expect("the handler waits");
+    }
+    peer.send(&[8]);
+    assert_eq!(started.recv_blocking(), Ok(8));
+    gates[8].try_send(()).expect("the handler waits");
+    gates[0].try_send(()).expect("the handler waits");
+    peer.expect(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn no_more_than_max_in_flight_handlers_of_a_connection_run_at_once() {
+    let (server, started, gates) = gated();
+    let server = start(server.max_in_flight(3));
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(&[0, 1, 2, 3, 4]);
+    for number in 0..3 {
+        assert_eq!(started.recv_blocking(), Ok(number));
+    }
+    // Another connection of the same worker is served meanwhile, so the fourth had its chance.
+    for _ in 0..4 {
+        let mut other = Raw::connect(server.local_addr());
+        other.send(&[9]);
+        assert_eq!(started.recv_blocking(), Ok(9));
+        gates[9].try_send(()).expect("the handler waits");
+        other.expect(&[9]);
+    }
+    assert!(started.is_empty(), "the fourth waits for a place");
+    gates[0].try_send(()).expect("the handler waits");
+    peer.expect(&[0]);
+    assert_eq!(started.recv_blocking(), Ok(3));
+    for gate in &gates[1..5] {
+        gate.try_send(()).expect("the handler waits");
+    }
+    peer.expect(&[1, 2, 3, 4]);
+}
+
+#[test]
+fn thousands_of_pipelined_requests_are_answered_in_order() {
+    let server = start(Server::new("127.0.0.1", 0, |message: Value| async move {
+        // Every third one waits, so that ready replies queue behind pending ones.
+        if message.as_u64().is_some_and(|number| number % 3 == 0) {
+            smol::future::yield_now().await;
+        }
+        message
+    }));
+    let mut requests = Vec::new();
+    for number in 0..20_000u32 {
+        rmpv::encode::write_value(&mut requests, &number.into()).expect("writing to a Vec");
+    }
+    let mut peer = Raw::connect(server.local_addr());
+    let mut writer = Raw(peer.0.try_clone().expect("a socket"));
+    let sent = requests.clone();
+    let writing = thread::spawn(move || writer.send(&sent));
+    peer.expect(&requests);
+    writing.join().expect("all is written");
+}
+
+const PANICKED: &str =
+    "arrpc.error.RpcException: The handler failed, the server's log has the details";
+
+#[test]
+fn a_panic_costs_one_error_reply_in_sync_async_and_blocking_handlers() {
+    fn answer(message: Value) -> Value {
+        assert_ne!(message, Value::from(13), "unlucky");
+        message
+    }
+    let servers = [
+        Server::new("127.0.0.1", 0, answer),
+        Server::new("127.0.0.1", 0, |message| async { answer(message) }),
+        Server::new("127.0.0.1", 0, |message| async {
+            smol::future::yield_now().await;
+            answer(message)
+        }),
+        Server::new("127.0.0.1", 0, blocking(answer)),
+    ];
+    for server in servers {
+        let server = start(server);
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(&[12, 13, 14]);
+        peer.expect(&[12]);
+        peer.expect_text(PANICKED);
+        peer.expect(&[14]);
+        peer.send(&[13, 15]);
+        peer.expect_text(PANICKED);
+        peer.expect(&[15]);
+    }
+}
+
+#[test]
+fn an_error_travels_with_its_message_and_the_connection_goes_on() {
+    let server = start(Server::new("127.0.0.1", 0, |message: Value| match message.as_u64() {
+        Some(number) => Ok(number + 1),
+        None => Err(RpcError::new("not a number")),
+    }));
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(b"\xa1x\x01");
+    peer.expect_text("arrpc.error.RpcException: not a number");
+    peer.expect(&[2]);
+}
+
+#[test]
+fn what_cannot_be_decoded_gets_one_error_reply_that_says_why() {
+    let server = echo();
+    let refused = |message: &[u8], text: &str| {
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(b"\x01");
+        peer.send(message);
+        peer.expect(b"\x01");
+        peer.expect_text(&format!("arrpc.error.RpcException: {text}"));
+        peer
+    };
+    let mut peer = refused(
+        b"\x92\x01\xa2\xff\xfe",
+        "Not MessagePack: the str at offset 2 is not UTF-8, send bytes as bin",
+    );
+    peer.send(b"\x02");
+    peer.expect(b"\x02"); // its end is known, so the connection goes on
+
+    let text = "Not MessagePack: byte 0xc1 at offset 1 is never used";
+    refused(b"\x92\xc1", text).expect_end(End::Closed);
+    let text = "Message is longer than 16777216 bytes (max_message_bytes)";
+    refused(b"\xc6\xff\xff\xff\xff", text).expect_end(End::Closed);
+    refused(b"\xdd\xff\xff\xff\xff", text).expect_end(End::Closed);
+    refused(b"\xc6\x00\xff\xff\xfc", text).expect_end(End::Closed);
+    let text = "Message has more than 1048576 values (max_items)";
+    refused(b"\xdd\x00\x10\x00\x00", text).expect_end(End::Closed);
+    let text = "Message is nested deeper than 128 containers (max_depth)";
+    refused(&nested(129), text).expect_end(End::Closed);
+}
+
+#[test]
+fn limits_are_inclusive_and_settable() {
+    let server = echo();
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(&nested(128));
+    peer.expect(&nested(128));
+
+    let server = start(
+        Server::new("127.0.0.1", 0, |message| message)
+            .max_message_bytes(8)
+            .max_depth(2)
+            .max_items(4),
+    );
+    for fits in [&b"\xa7sevensy"[..], b"\x91\x90", b"\x93\x01\x02\x03"] {
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(fits);
+        peer.expect(fits);
+    }
+    for (too_much, limit) in [
+        (&b"\xa8eightsyz"[..], "Message is longer than 8 bytes (max_message_bytes)"),
+        (b"\x91\x91\x90", "Message is nested deeper than 2 containers (max_depth)"),
+        (b"\x94\x01\x02\x03\x04", "Message has more than 4 values (max_items)"),
+    ] {
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(too_much);
+        peer.expect_text(&format!("arrpc.error.RpcException: {limit}"));
+        peer.expect_end(End::Closed);
+    }
+}
+
+#[test]
+fn a_refusal_arrives_although_the_peer_goes_on_sending() {
+    let server = start(Server::new("127.0.0.1", 0, |message| message).max_message_bytes(1000));
+    let mut peer = Raw::connect(server.local_addr());
+    let mut message = vec![0xc6, 0x00, 0x40, 0x00, 0x00];
+    message.resize(5 + (4 << 20), 0);
+    peer.send(&message);
+    peer.finish();
+    peer.expect_text(
+        "arrpc.error.RpcException: Message is longer than 1000 bytes (max_message_bytes)",
+    );
+    peer.expect_end(End::Closed);
+}
+
+#[test]
+fn other_protocols_are_turned_away_before_the_handler_runs() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let server = start(Server::new("127.0.0.1", 0, move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    }));
+    let turned_away = |first: &[u8]| {
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(first);
+        peer.finish();
+        let (answer, end) = peer.rest();
+        assert_eq!(end, End::Closed);
+        String::from_utf8(answer).expect("text")
+    };
+    for request in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n\x01",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let answer = turned_away(request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+        assert!(
+            answer.ends_with(
+                "\r\n\r\nThis port speaks arrpc: MessagePack values over TCP, not HTTP.\n"
+            ),
+            "{answer}"
+        );
+    }
+    assert!(turned_away(b"SSH-2.0-x\r\n").contains("not SSH"));
+    assert_eq!(turned_away(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), "");
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    // A lone `G` is the integer 71, and gets its reply.
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(b"G");
+    peer.expect(b"\xc0");
+}
+
+const UNSIGNED: &str = "arrpc.error.AuthException: Invalid or missing message signature, \
+                        make sure 'auth_secret' is set/correct";
+
+#[test]
+fn a_bad_signature_is_told_so_and_three_in_a_row_end_the_connection() {
+    let server = start(Server::new("127.0.0.1", 0, |message| message).auth_secret("secret"));
+    // `{"foo": "bar"}`, signed with "secret" by the Python package.
+    let signed = b"\x82\xaaarrpc.sign\xd9@acec7537e84fb34cdaadebb5afe4abe573e095410e4efb0eae2ea7097204cd7f\xa4data\xc4\x09\x81\xa3foo\xa3bar";
+    let mut peer = Raw::connect(server.local_addr());
+    for _ in 0..3 {
+        peer.send(b"\x01");
+        peer.expect_text(UNSIGNED);
+        peer.send(b"\x81\xa3foo\xa3bar");
+        peer.expect_text(UNSIGNED);
+        peer.send(signed); // a good one: the count starts again
+        peer.expect(b"\x81\xa3foo\xa3bar");
+    }
+    peer.send(b"\x01\x02\x03\x04");
+    for _ in 0..3 {
+        peer.expect_text(UNSIGNED);
+    }
+    peer.expect_end(End::Closed);
+}
+
+#[test]
+fn a_signed_body_is_held_to_the_limits_and_to_one_message() {
+    let server =
+        start(Server::new("127.0.0.1", 0, |message| message).auth_secret("s").max_depth(2));
+    let sealed = |body: &[u8]| {
+        use hmac::{Hmac, KeyInit, Mac};
+        let mac = Hmac::<sha2::Sha256>::new_from_slice(b"s").expect("any key");
+        let signature = mac.chain_update(body).finalize().into_bytes();
+        let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        let envelope = arrpc::value!({ "arrpc.sign": signature, "data": body.to_vec() });
+        let mut message = Vec::new();
+        rmpv::encode::write_value(&mut message, &envelope).expect("writing to a Vec");
+        message
+    };
+    let refused = |body: &[u8], text: &str| {
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(&sealed(body));
+        peer.expect_text(&format!("arrpc.error.RpcException: {text}"));
+        peer
+    };
+    let mut peer = refused(b"\x01\x02", "Signed data holds 2 bytes, its message has 1");
+    peer.send(&sealed(b"\x07"));
+    peer.expect(b"\x07");
+    refused(b"\x92\x01", "Signed data holds 2 bytes, its message has 3");
+    refused(b"", "Signed data holds 0 bytes, its message has 1");
+    refused(&nested(3), "Message is nested deeper than 2 containers (max_depth)");
+}
+
+#[test]
+fn an_envelope_to_a_server_without_a_secret_does_not_reach_the_handler() {
+    let server = echo();
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(b"\x82\xaaarrpc.sign\xa1x\xa4data\xc4\x01\x01");
+    peer.expect_text(
+        "arrpc.error.AuthException: Message is signed but the server has no secret, \
+         unset 'auth_secret' or set it on the server",
+    );
+    peer.send(b"\x01");
+    peer.expect(b"\x01");
+}
