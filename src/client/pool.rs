@@ -12,6 +12,7 @@ use super::connect::{ClientStream, Connector, as_tls_error, is_open_and_silent};
 use super::deadline::Deadline;
 use crate::metrics::{ClientMetrics, OpenConnection};
 use crate::net::connection::Connection;
+use crate::wire::guard::Foreign;
 use crate::wire::{self, Limits};
 use crate::{Error, Phase, Value};
 
@@ -105,12 +106,8 @@ impl Lease<'_> {
         // A server that refuses a request before its end answers and reads no more: its reply may
         // be here although the rest could not be written.
         let reply = self.receive(connection, limits);
-        let reply = match (deadline.within(Phase::Reply, reply).await, written) {
-            (Ok(reply), _) => reply,
-            (Err(Error::Disconnected { .. }), Err(error)) => return Err(self.disconnected(error)),
-            (Err(error), _) => return Err(error),
-        };
-        if connection.is_clean() {
+        let reply = deadline.within(Phase::Reply, reply).await?;
+        if written.is_ok() {
             connection.shrink();
             self.pool.lock_idle().push(pooled);
         }
@@ -125,8 +122,20 @@ impl Lease<'_> {
         let protocol =
             |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
         loop {
+            if let Some(foreign) = Foreign::recognise_server(connection.unread()) {
+                let address = self.pool.address();
+                return Err(Error::Protocol(format!("{address} {}", foreign.advice())));
+            }
             if let Some(message) = connection.next_message(limits).map_err(protocol)? {
-                return wire::decode(message).map_err(protocol);
+                let reply = wire::decode(message).map_err(protocol)?;
+                return match connection.unread().len() {
+                    0 => Ok(reply),
+                    // Nobody can tell which of the values belongs to the request.
+                    more => Err(Error::Protocol(format!(
+                        "{} sent {more} bytes behind its reply",
+                        self.pool.address()
+                    ))),
+                };
             }
             match poll_fn(|context| connection.poll_read(context)).await {
                 Ok(0) => return Err(self.disconnected(io::ErrorKind::UnexpectedEof.into())),

@@ -64,11 +64,6 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Whether nothing is on its way: the connection is between two exchanges.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.input.unread().is_empty() && self.unwritten() == 0 && !self.unflushed
-    }
-
     /// Reads once from the stream. `Ok(0)` is the end of the stream.
     #[inline]
     pub(crate) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {

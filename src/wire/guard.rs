@@ -45,6 +45,27 @@ impl Foreign {
         (is_method && has_target).then_some(Self::Http)
     }
 
+    /// Looks at the first bytes that a server sent. Each begins with an integer and more than one
+    /// value, which no reply does.
+    pub(crate) fn recognise_server(first: &[u8]) -> Option<Self> {
+        match first {
+            // A TLS record with an alert of two bytes: what a server with TLS says to plain bytes.
+            [0x15, 0x03, 0x00..=0x04, 0x00, 0x02, ..] => Some(Self::Tls),
+            _ if first.starts_with(b"HTTP/") => Some(Self::Http),
+            _ if first.starts_with(b"SSH-") => Some(Self::Ssh),
+            _ => None,
+        }
+    }
+
+    /// The protocol's name, and what to do about it, for the caller of a client.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Http => "speaks HTTP, not arrpc: check the port",
+            Self::Ssh => "speaks SSH, not arrpc: check the port",
+            Self::Tls => "speaks TLS: set tls, tls_cafile or tls_self_signed",
+        }
+    }
+
     /// What the stranger is told before the connection is closed, in its own protocol if it has
     /// readable lines.
     pub(crate) fn answer(self) -> &'static [u8] {
@@ -100,6 +121,20 @@ mod tests {
             b"SSH",
         ] {
             assert_eq!(Foreign::recognise(first), None, "{first:02x?}");
+        }
+    }
+
+    #[test]
+    fn servers_of_other_protocols_are_recognised_by_what_no_reply_begins_with() {
+        for (first, expected) in [
+            (&b"HTTP/1.1 400 Bad Request\r\n"[..], Some(Foreign::Http)),
+            (b"SSH-2.0-x\r\n", Some(Foreign::Ssh)),
+            (b"\x15\x03\x03\x00\x02\x02\x32", Some(Foreign::Tls)),
+            (b"\x15", None),
+            (b"H", None),
+            (b"\xa5HTTP/", None),
+        ] {
+            assert_eq!(Foreign::recognise_server(first), expected, "{first:02x?}");
         }
     }
 

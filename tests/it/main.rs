@@ -5,5 +5,7 @@ mod peers;
 mod python;
 mod raw;
 
+mod client;
 mod lifecycle;
 mod session;
+mod tls;
