@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -119,7 +120,10 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
                 load: load.clone(),
                 _open: open_sender.clone(),
             };
-            executor.spawn(connection.serve()).detach();
+            // Handlers' panics are caught where they are called; this one is for what their
+            // futures do when they are dropped. It costs the connection, not the worker.
+            let served = AssertUnwindSafe(connection.serve()).catch_unwind();
+            executor.spawn(served).detach();
         }
         drop(open_sender);
         let all_closed = async {

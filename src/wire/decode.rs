@@ -1,5 +1,5 @@
 //! Turns the bytes of one message into a `Value`. Knows no limits: the frame finder has checked
-//! them, so the recursion is bounded by `max_depth` and every count by the bytes that are there.
+//! them. Not recursive, so that the nesting of a message costs no stack.
 
 use rmpv::Value;
 
@@ -9,7 +9,69 @@ use super::header::{Header, Kind};
 /// Decodes `message`, exactly one value that a [`FrameFinder`](super::FrameFinder) has accepted.
 #[inline]
 pub(crate) fn decode(message: &[u8]) -> Result<Value, Malformed> {
-    Decoder { message, position: 0 }.value()
+    let mut decoder = Decoder { message, position: 0 };
+    // The container that is being filled, and those around it. Only a container inside a container
+    // makes the latter allocate.
+    let mut innermost: Option<Container> = None;
+    let mut around = Vec::new();
+    loop {
+        let mut value = match decoder.next()? {
+            Next::Value(value) => value,
+            Next::Container(container) => {
+                around.extend(innermost.replace(container));
+                continue;
+            }
+        };
+        // A value may complete its container, which is then a value itself.
+        loop {
+            let Some(container) = &mut innermost else { return Ok(value) };
+            container.push(value);
+            let Some(complete) = innermost.take_if(|container| container.owed == 0) else { break };
+            value = complete.into_value();
+            innermost = around.pop();
+        }
+    }
+}
+
+enum Next {
+    Value(Value),
+    /// A container that lacks one value at least.
+    Container(Container),
+}
+
+/// An array or a map on its way.
+struct Container {
+    items: Items,
+    /// The values that it lacks.
+    owed: u64,
+}
+
+enum Items {
+    Array(Vec<Value>),
+    Map(Vec<(Value, Value)>),
+}
+
+impl Container {
+    fn push(&mut self, value: Value) {
+        match &mut self.items {
+            Items::Array(items) => items.push(value),
+            // An even number is owed before each key. The nil is a place for the key's value.
+            Items::Map(entries) if self.owed.is_multiple_of(2) => entries.push((value, Value::Nil)),
+            Items::Map(entries) => {
+                if let Some((_, place)) = entries.last_mut() {
+                    *place = value;
+                }
+            }
+        }
+        self.owed -= 1;
+    }
+
+    fn into_value(self) -> Value {
+        match self.items {
+            Items::Array(items) => Value::Array(items),
+            Items::Map(entries) => Value::Map(entries),
+        }
+    }
 }
 
 struct Decoder<'a> {
@@ -18,14 +80,16 @@ struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    fn value(&mut self) -> Result<Value, Malformed> {
+    /// Reads a value that holds no others, or the header of one that does.
+    #[inline]
+    fn next(&mut self) -> Result<Next, Malformed> {
         let start = self.position;
         let rest = self.message.get(start..).unwrap_or_default();
         let (Some(header), Some(&marker)) = (Header::read(rest), rest.first()) else {
             return Err(self.cut_short());
         };
         self.position += header.size;
-        Ok(match header.kind {
+        Ok(Next::Value(match header.kind {
             Kind::Scalar => self.scalar(marker)?,
             Kind::Str => {
                 let text = std::str::from_utf8(self.take(header.payload)?)
@@ -37,22 +101,21 @@ impl<'a> Decoder<'a> {
                 Some((&kind, data)) => Value::Ext(kind as i8, data.to_vec()),
                 None => return Err(self.cut_short()),
             },
-            Kind::Array => {
-                let mut items = Vec::with_capacity(self.bounded(header.children));
-                for _ in 0..header.children {
-                    items.push(self.value()?);
+            Kind::Array | Kind::Map => {
+                // A capacity that the message backs: each value takes a byte at least.
+                let count = (header.children as usize).min(self.message.len());
+                let items = match header.kind {
+                    Kind::Array => Items::Array(Vec::with_capacity(count)),
+                    _ => Items::Map(Vec::with_capacity(count / 2)),
+                };
+                let container = Container { items, owed: header.children };
+                if container.owed > 0 {
+                    return Ok(Next::Container(container));
                 }
-                Value::Array(items)
-            }
-            Kind::Map => {
-                let mut entries = Vec::with_capacity(self.bounded(header.children / 2));
-                for _ in 0..header.children / 2 {
-                    entries.push((self.value()?, self.value()?));
-                }
-                Value::Map(entries)
+                container.into_value()
             }
             Kind::Reserved => return Err(Malformed::Reserved { offset: start }),
-        })
+        }))
     }
 
     fn scalar(&mut self, marker: u8) -> Result<Value, Malformed> {
@@ -87,11 +150,6 @@ impl<'a> Decoder<'a> {
         let bytes = rest.get(..length as usize).ok_or_else(|| self.cut_short())?;
         self.position += bytes.len();
         Ok(bytes)
-    }
-
-    /// A capacity that the message backs: each value takes a byte at least.
-    fn bounded(&self, count: u64) -> usize {
-        (count as usize).min(self.message.len())
     }
 
     fn cut_short(&self) -> Malformed {

@@ -179,6 +179,53 @@ fn thousands_of_pipelined_requests_are_answered_in_order() {
     writing.join().expect("all is written");
 }
 
+#[test]
+fn a_panic_in_the_drop_of_a_handlers_future_costs_its_connection_alone() {
+    struct Bomb(Sender<()>);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+            panic!("dropped");
+        }
+    }
+    let (sender, dropped) = unbounded();
+    let server = Server::new("127.0.0.1", 0, move |message: Value| {
+        let sender = sender.clone();
+        async move {
+            if message == Value::from(13) {
+                let _bomb = Bomb(sender);
+                std::future::pending::<()>().await;
+            }
+            message
+        }
+    });
+    let server = server.threads(1).start_background().expect("a free port");
+    let mut good = Raw::connect(server.local_addr());
+    good.send(&[1]);
+    good.expect(&[1]);
+    let mut bad = Raw::connect(server.local_addr());
+    bad.send(&[13]);
+    // A reset ends the session with its handler still running.
+    socket2::SockRef::from(&bad.0).set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
+    good.send(&[2]);
+    good.expect(&[2]);
+    drop(bad);
+    dropped.recv_blocking().expect("the future is dropped");
+    good.send(&[3]);
+    good.expect(&[3]);
+    let mut next = Raw::connect(server.local_addr());
+    next.send(&[4]);
+    next.expect(&[4]);
+}
+
+#[test]
+fn the_deepest_message_that_may_be_allowed_fits_the_stack() {
+    let server = start(Server::new("127.0.0.1", 0, |message| message).max_depth(1024));
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(&nested(1024));
+    peer.expect(&nested(1024));
+}
+
 const PANICKED: &str =
     "arrpc.error.RpcException: The handler failed, the server's log has the details";
 
