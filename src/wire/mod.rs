@@ -1,6 +1,8 @@
 //! The bytes on the wire: finding, decoding, encoding, signing and verifying messages.
 //! Knows nothing of sockets, clocks or tasks; everything here is a function of its bytes.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used))]
+
 pub(crate) mod frame;
 
 pub(crate) mod decode;
@@ -10,6 +12,9 @@ pub(crate) mod guard;
 pub(crate) mod header;
 pub(crate) mod reply;
 pub(crate) mod secret;
+
+#[cfg(test)]
+mod agreement;
 
 pub(crate) use decode::decode;
 pub(crate) use frame::{FrameFinder, Limits, Malformed};
