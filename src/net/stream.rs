@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_rustls::TlsStream;
@@ -105,7 +105,12 @@ impl<T: Transport> AsyncWrite for Stream<T> {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
+            Self::Tls(stream) => {
+                // rustls takes what fits its buffer of 64 KiB beside what it has not sent yet. Only
+                // with an empty one it takes full records, as a Python peer needs them.
+                ready!(Pin::new(&mut **stream).poll_flush(context))?;
+                Pin::new(&mut **stream).poll_write(context, bytes)
+            }
         }
     }
 

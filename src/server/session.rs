@@ -240,8 +240,6 @@ impl<S: Transport> Session<S> {
     /// Answers a message that does not reach the handler, and ends the session if need be.
     #[cold]
     fn refuse(&mut self, refusal: Refusal, account: Account) {
-        let reply = refusal.reply();
-        tracing::debug!(peer = %self.context.peer_addr(), ?reply, "message refused");
         let ends = match refusal {
             Refusal::Malformed(malformed) => {
                 self.count_refusal(malformed);
@@ -252,7 +250,7 @@ impl<S: Transport> Session<S> {
                 self.refused_signatures >= MAX_REFUSED_SIGNATURES
             }
         };
-        self.reply(reply, account);
+        self.reply(refusal.reply(), account);
         if ends {
             self.ending = Some(Ending::Refused);
         }
@@ -306,15 +304,19 @@ impl<S: Transport> Session<S> {
     fn write(&mut self, reply: &Reply, account: Account) {
         reply.encode(self.connection.output());
         self.last_reply = self.shared.stage.get();
-        if let Some(metrics) = &self.metrics {
-            if let Reply::Rpc(reason) | Reply::Auth(reason) = reply {
-                metrics.error(reason);
-            }
-            if let Some(started) = account.started {
-                metrics.observe(started.elapsed(), account.bytes);
+        let peer = self.context.peer_addr();
+        match reply {
+            Reply::Value(_) => tracing::trace!(%peer, bytes = account.bytes, "message answered"),
+            Reply::Rpc(reason) | Reply::Auth(reason) => {
+                tracing::debug!(%peer, reason, "message answered with an error");
+                if let Some(metrics) = &self.metrics {
+                    metrics.error(reason);
+                }
             }
         }
-        tracing::trace!(peer = %self.context.peer_addr(), bytes = account.bytes, "message answered");
+        if let (Some(metrics), Some(started)) = (&self.metrics, account.started) {
+            metrics.observe(started.elapsed(), account.bytes);
+        }
     }
 }
 

@@ -406,6 +406,23 @@ fn a_bad_signature_is_told_so_and_three_in_a_row_end_the_connection() {
 }
 
 #[test]
+fn with_a_secret_nothing_is_decoded_before_it_is_verified() {
+    let server = start(Server::new("127.0.0.1", 0, |message| message).auth_secret("secret"));
+    let check = |message: &[u8]| {
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(message);
+        peer.expect_text(UNSIGNED);
+    };
+    // Undecodable bodies, not signed: none of them is told that it cannot be decoded.
+    let sign = [&b"\xaaarrpc.sign\xd9@"[..], &[b'0'; 64]].concat();
+    check(&[&b"\x82"[..], &sign, b"\xa4data\xc4\x01\xc1"].concat());
+    check(&[&b"\x82"[..], &sign, b"\xa4data\xc4\x02\xa1\xff"].concat());
+    check(&[&b"\x82"[..], &sign, b"\xa4data\xc4\x00"].concat());
+    check(b"\xa2\xff\xfe");
+    check(b"\x92\x01\xa2\xff\xfe");
+}
+
+#[test]
 fn a_signed_body_is_held_to_the_limits_and_to_one_message() {
     let server =
         start(Server::new("127.0.0.1", 0, |message| message).auth_secret("s").max_depth(2));

@@ -227,6 +227,82 @@ fn both_versions_of_tls_are_served_and_nothing_older() {
     }
 }
 
+/// Takes note of what the other side sends, and reads it in small pieces.
+struct Tap {
+    socket: std::net::TcpStream,
+    received: Vec<u8>,
+}
+
+impl std::io::Read for Tap {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let piece = buffer.len().min(1500);
+        let read = self.socket.read(&mut buffer[..piece])?;
+        self.received.extend_from_slice(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+impl std::io::Write for Tap {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.socket.flush()
+    }
+}
+
+/// Python arrpc reads 4,096 bytes of a record at a time and takes less for the end of the message,
+/// so only the last record of a message may hold anything but full 16,384 bytes.
+#[test]
+fn a_large_message_is_cut_into_full_records_also_for_a_slow_reader() {
+    use futures_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+
+    let server = serve("server");
+    let mut roots = RootCertStore::empty();
+    roots.add(pem(&cert("ca.crt"))).expect("a CA");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("supported")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let session = ClientConnection::new(Arc::new(config), name).expect("a configuration");
+
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.set_recv_buffer_size(8192).expect("a socket");
+    socket.connect(&server.local_addr().into()).expect("the server listens");
+    let tap = Tap { socket: socket.into(), received: Vec::new() };
+    let mut stream = rustls::StreamOwned::new(session, tap);
+    // Answered before the large reply, so that the handshake's own records are behind us.
+    stream.write_all(b"\x01").expect("open");
+    stream.read_exact(&mut [0]).expect("a reply");
+    let received = stream.sock.received.len();
+
+    let mut message = vec![0xc6, 0x00, 0x7f, 0xff, 0xf0];
+    message.resize(5 + 0x007f_fff0, 7);
+    stream.write_all(&message).expect("open");
+    let mut reply = vec![0; message.len()];
+    stream.read_exact(&mut reply).expect("a reply");
+    assert!(reply == message);
+
+    let mut records = &stream.sock.received[received..];
+    let mut sizes = Vec::new();
+    while let [0x17, 0x03, 0x03, high, low, rest @ ..] = records {
+        let size = usize::from(u16::from_be_bytes([*high, *low]));
+        sizes.push(size - 17); // the content type, and the tag of the cipher
+        records = rest.get(size..).unwrap_or_default();
+    }
+    let last = sizes.pop().expect("records came");
+    let short: Vec<_> = sizes.iter().filter(|&&size| size != 16_384).collect();
+    assert!(short.is_empty(), "{short:?} of {} records", sizes.len());
+    assert_eq!(sizes.len() * 16_384 + last, message.len());
+}
+
 fn pem(path: &std::path::Path) -> futures_rustls::pki_types::CertificateDer<'static> {
     use futures_rustls::pki_types::pem::PemObject;
     futures_rustls::pki_types::CertificateDer::from_pem_file(path).expect("a certificate")
