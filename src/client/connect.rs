@@ -13,9 +13,9 @@ use smol::Timer;
 use socket2::SockRef;
 
 use super::deadline::Deadline;
+use crate::net::join_host_port;
 use crate::net::listener;
 use crate::net::stream::Stream;
-use crate::server::join_host_port;
 use crate::{Error, Phase};
 
 /// The wait before the second attempt; it doubles for each further one.

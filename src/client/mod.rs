@@ -1,29 +1,26 @@
-//! The client: its options, and a call from its message to its reply. Connections come from
-//! `pool`; how one is made is in `connect`.
+//! The client and its options. A call is in `session`; its connection comes from `pool`, and how one
+//! is made is in `connect`.
 
 pub mod blocking;
 
 mod connect;
 mod deadline;
 mod pool;
+mod session;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::metrics::{self, ClientMetrics, endpoint};
-use crate::net::tls::{self, KeyPair, Trust};
-use crate::server::{MAX_MAX_DEPTH, join_host_port};
-use crate::wire::reply::Reply;
-use crate::wire::{Limits, Secret, encode, envelope};
-use crate::{Error, RpcError, Value, from_value, log};
-use connect::Connector;
-use deadline::Deadline;
-use pool::Pool;
+use crate::metrics::endpoint;
+use crate::net::tls::{KeyPair, Trust};
+use crate::wire::{Limits, Secret, encode};
+use crate::{Error, Value, from_value};
+use session::Session;
 
 /// A client that sends MessagePack messages and gets the replies.
 ///
@@ -74,13 +71,6 @@ struct Options {
     metrics_host: String,
     metrics_port: u16,
     debug: bool,
-}
-
-/// What the calls of a client share.
-struct Session {
-    pool: Pool,
-    secret: Option<Secret>,
-    metrics: Option<ClientMetrics>,
 }
 
 impl Client {
@@ -254,7 +244,7 @@ impl Client {
         let mut packed = Vec::with_capacity(128);
         encode::message(&message, &mut packed);
         drop(message);
-        self.exchange(packed).await
+        self.session()?.exchange(packed).await
     }
 
     /// Sends a message of any type that implements [`Serialize`], and makes a type of the
@@ -292,41 +282,6 @@ impl Client {
         from_value(&self.send(crate::to_value(message)?).await?)
     }
 
-    /// Sends one packed message and reads its reply.
-    async fn exchange(&self, packed: Vec<u8>) -> Result<Value, Error> {
-        let session = self.session()?;
-        let request = match &session.secret {
-            Some(secret) => {
-                let mut sealed = Vec::new();
-                envelope::seal(&packed, secret, &mut sealed);
-                sealed
-            }
-            None => packed,
-        };
-        let started = session.metrics.as_ref().map(|_| Instant::now());
-        let deadline = Deadline::after(self.options.timeout);
-        let received = async {
-            let mut lease = session.pool.lease(&deadline).await?;
-            lease.exchange(&request, &deadline, &self.options.limits).await
-        };
-        let received = received.await;
-        if let (Some(metrics), Some(started), Ok(_)) = (&session.metrics, started, &received) {
-            metrics.observe(started.elapsed(), request.len());
-        }
-        let result = received.and_then(|value| match Reply::from_value(value) {
-            Reply::Value(value) => Ok(value),
-            Reply::Rpc(message) => Err(Error::Rpc(RpcError::from(message))),
-            Reply::Auth(message) => Err(Error::Auth(message)),
-        });
-        if let Err(error) = &result {
-            tracing::debug!(server = %session.pool.address(), %error, "call failed");
-            if let Some(metrics) = &session.metrics {
-                metrics.error(&error.reason());
-            }
-        }
-        result
-    }
-
     fn session(&self) -> Result<&Session, Error> {
         match self.session.get() {
             Some(session) => Ok(session),
@@ -336,53 +291,6 @@ impl Client {
                 Ok(self.session.get_or_init(|| session))
             }
         }
-    }
-}
-
-impl Session {
-    fn open(options: &Options) -> Result<Self, Error> {
-        if options.debug {
-            log::print_debug();
-        }
-        let config = |text: &str| Err(Error::Config(text.to_owned()));
-        let tls = match (options.tls.as_slice(), &options.tls_client_cert) {
-            ([], None) => None,
-            ([], Some(_)) => {
-                return config("tls_client_cert needs tls, tls_cafile or tls_self_signed");
-            }
-            ([trust], identity) => Some(tls::client_config(trust, identity.as_ref())?),
-            _ => return config("give one of tls, tls_cafile and tls_self_signed, and only once"),
-        };
-        if options.auth_secret.as_ref().is_some_and(Secret::is_empty) {
-            return config("auth_secret is empty: anyone could sign");
-        }
-        if options.con_max_retries == 0 {
-            return config("con_max_retries must be 1 at least, it counts the first attempt");
-        }
-        if options.max_connections == 0 {
-            return config("max_connections must be 1 at least");
-        }
-        if options.limits.max_depth > MAX_MAX_DEPTH {
-            return config("max_depth must be 1024 at most");
-        }
-        let mut metrics = None;
-        if options.metrics {
-            endpoint::open(&options.metrics_host, options.metrics_port).map_err(|source| {
-                let address = join_host_port(&options.metrics_host, options.metrics_port);
-                Error::Bind { address, source }
-            })?;
-            let address = format!("{}:{}", options.host, options.port);
-            let signed = options.auth_secret.is_some();
-            metrics = Some(metrics::client(&address, signed, tls.is_some()));
-        }
-        let connector = Connector::new(&options.host, options.port, tls, options.con_max_retries)?;
-        let pool = Pool::new(
-            connector,
-            options.max_connections,
-            options.connection_lifetime,
-            metrics.clone(),
-        );
-        Ok(Self { pool, secret: options.auth_secret.clone(), metrics })
     }
 }
 

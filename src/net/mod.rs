@@ -6,3 +6,11 @@ pub(crate) mod listener;
 pub(crate) mod reactor;
 pub(crate) mod stream;
 pub(crate) mod tls;
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn join_host_port(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}

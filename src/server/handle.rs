@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use smol::channel::{self, Sender};
 
-use super::Listening;
+use super::start::Listening;
 use crate::Error;
 
 /// A server that runs in the background.

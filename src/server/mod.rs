@@ -1,37 +1,26 @@
-//! The server: its options, its start and its stop. Connections are accepted here and served by
-//! the workers; what happens to a message is in `service`, to a connection in `session`.
+//! The server and its options. How it starts and stops is in `start`, what happens to a connection
+//! in `session`, to a message in `service`.
 
 mod handle;
 pub(crate) mod handler;
 mod service;
 mod session;
+mod start;
 mod worker;
 
 use std::fmt;
 use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
-
-use futures_rustls::TlsAcceptor;
-use smol::future::FutureExt;
 
 pub use handle::ServerHandle;
 
-use crate::log;
-use crate::metrics::{self, endpoint};
-use crate::net::listener::Listener;
-use crate::net::tls::{self, KeyPair};
+use crate::metrics::endpoint;
+use crate::net::tls::KeyPair;
 use crate::wire::{Limits, Secret};
 use crate::{Context, Error, Handler, Reply, Value};
 use handler::{Closure, ContextClosure};
-use service::Service;
-use worker::{Setup, Workers};
-
-/// The deepest nesting that [`Server::max_depth`] accepts: what the stack of a thread takes.
-pub(crate) const MAX_MAX_DEPTH: usize = 1024;
 
 /// A server that answers MessagePack messages with one handler.
 ///
@@ -65,8 +54,6 @@ pub struct Server {
     debug: bool,
     after_start: Vec<AfterStart>,
 }
-
-type AfterStart = Box<dyn FnOnce(SocketAddr) + Send>;
 
 impl Server {
     /// Makes a server for `host:port` that answers each message with `handler`: a closure or a
@@ -284,8 +271,7 @@ impl Server {
     ///
     /// As [`start`](Self::start).
     pub fn start_background(self) -> Result<ServerHandle, Error> {
-        let listening = self.listen()?;
-        ServerHandle::start(listening)
+        ServerHandle::start(self.listen()?)
     }
 
     /// Serves on the caller's executor until `stop` is ready, then finishes the requests that were
@@ -308,69 +294,6 @@ impl Server {
         let listening = smol::unblock(|| self.listen()).await?;
         listening.serve(stop).await;
         Ok(())
-    }
-
-    /// Checks the options, takes the ports, and starts the threads.
-    fn listen(self) -> Result<Listening, Error> {
-        if self.debug {
-            log::print_debug();
-        }
-        let config = |text: &str| Err(Error::Config(text.to_owned()));
-        let tls = match (&self.tls, &self.tls_client_ca) {
-            (None, None) => None,
-            (None, Some(_)) => return config("tls_client_ca needs tls: a certificate and a key"),
-            (Some(identity), client_ca) => {
-                Some(TlsAcceptor::from(tls::server_config(identity, client_ca.as_deref())?))
-            }
-        };
-        if self.auth_secret.as_ref().is_some_and(Secret::is_empty) {
-            return config("auth_secret is empty: anyone could sign");
-        }
-        if self.threads == Some(0) {
-            return config("threads must be 1 at least");
-        }
-        if self.max_in_flight == 0 {
-            return config("max_in_flight must be 1 at least");
-        }
-        if self.limits.max_depth > MAX_MAX_DEPTH {
-            return config("max_depth must be 1024 at most");
-        }
-        let bind_error = |host: &str, port| {
-            let address = join_host_port(host, port);
-            move |source| Error::Bind { address, source }
-        };
-        let listener =
-            Listener::bind(&self.host, self.port).map_err(bind_error(&self.host, self.port))?;
-        let local_addr = listener.local_addr().map_err(bind_error(&self.host, self.port))?;
-        let readiness = endpoint::Readiness::starting();
-        let mut metrics_addr = None;
-        let mut metrics = None;
-        if self.metrics {
-            let opened = endpoint::open(&self.metrics_host, self.metrics_port)
-                .map_err(bind_error(&self.metrics_host, self.metrics_port))?;
-            metrics_addr = Some(opened);
-            let signed = self.auth_secret.is_some();
-            metrics = Some(metrics::server(self.handler.name(), signed, tls.is_some()));
-        }
-        let service = Service {
-            handler: self.handler,
-            secret: self.auth_secret,
-            limits: self.limits,
-            max_in_flight: self.max_in_flight,
-            metrics,
-        };
-        let setup = Setup { service: Arc::new(service), tls, drain_timeout: self.drain_timeout };
-        let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
-        let workers = Workers::start(threads.unwrap_or(1), &setup)
-            .map_err(|error| Error::Config(format!("cannot start the threads: {error}")))?;
-        Ok(Listening {
-            listener,
-            local_addr,
-            workers,
-            metrics_addr,
-            readiness,
-            after_start: self.after_start,
-        })
     }
 }
 
@@ -396,40 +319,4 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A server that has its port.
-struct Listening {
-    listener: Listener,
-    local_addr: SocketAddr,
-    workers: Workers,
-    metrics_addr: Option<SocketAddr>,
-    readiness: endpoint::Readiness,
-    after_start: Vec<AfterStart>,
-}
-
-impl Listening {
-    async fn serve(self, stop: impl Future<Output = ()>) {
-        tracing::info!(address = %self.local_addr, "listening");
-        self.readiness.ready();
-        for callback in self.after_start {
-            callback(self.local_addr);
-        }
-        let accept = async {
-            loop {
-                self.workers.dispatch(self.listener.accept().await);
-            }
-        };
-        stop.or(accept).await;
-        self.readiness.stopping();
-        drop(self.listener);
-        self.workers.stop().await;
-        tracing::info!(address = %self.local_addr, "stopped");
-    }
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(crate) fn join_host_port(host: &str, port: u16) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
-}
+type AfterStart = Box<dyn FnOnce(SocketAddr) + Send>;

@@ -5,6 +5,10 @@ use std::fmt;
 
 use super::header::{Header, Kind};
 
+/// The most that `max_depth` may be: a thread's stack takes the drop of a value so deep, and the
+/// recursion of whatever a handler does with it.
+pub(crate) const MAX_MAX_DEPTH: usize = 1024;
+
 /// What one message may cost. Checked before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {

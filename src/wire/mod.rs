@@ -17,5 +17,5 @@ pub(crate) mod secret;
 mod agreement;
 
 pub(crate) use decode::decode;
-pub(crate) use frame::{FrameFinder, Limits, Malformed};
+pub(crate) use frame::{FrameFinder, Limits, MAX_MAX_DEPTH, Malformed};
 pub(crate) use secret::Secret;

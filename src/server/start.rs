@@ -1,0 +1,114 @@
+//! From a server's options to its end: checks them, takes the ports, starts the workers, accepts,
+//! and stops.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use futures_rustls::TlsAcceptor;
+use smol::future::FutureExt;
+
+use super::service::Service;
+use super::worker::{Setup, Workers};
+use super::{AfterStart, Server};
+use crate::metrics::{self, endpoint};
+use crate::net::listener::Listener;
+use crate::net::{join_host_port, tls};
+use crate::wire::{MAX_MAX_DEPTH, Secret};
+use crate::{Error, log};
+
+/// A server that has its port.
+pub(super) struct Listening {
+    listener: Listener,
+    pub(super) local_addr: SocketAddr,
+    workers: Workers,
+    pub(super) metrics_addr: Option<SocketAddr>,
+    readiness: endpoint::Readiness,
+    after_start: Vec<AfterStart>,
+}
+
+impl Listening {
+    pub(super) async fn serve(self, stop: impl Future<Output = ()>) {
+        tracing::info!(address = %self.local_addr, "listening");
+        self.readiness.ready();
+        for callback in self.after_start {
+            callback(self.local_addr);
+        }
+        let accept = async {
+            loop {
+                self.workers.dispatch(self.listener.accept().await);
+            }
+        };
+        stop.or(accept).await;
+        self.readiness.stopping();
+        drop(self.listener);
+        self.workers.stop().await;
+        tracing::info!(address = %self.local_addr, "stopped");
+    }
+}
+
+impl Server {
+    /// Checks the options, takes the ports, and starts the threads.
+    pub(super) fn listen(self) -> Result<Listening, Error> {
+        if self.debug {
+            log::print_debug();
+        }
+        let config = |text: &str| Err(Error::Config(text.to_owned()));
+        let tls = match (&self.tls, &self.tls_client_ca) {
+            (None, None) => None,
+            (None, Some(_)) => return config("tls_client_ca needs tls: a certificate and a key"),
+            (Some(identity), client_ca) => {
+                Some(TlsAcceptor::from(tls::server_config(identity, client_ca.as_deref())?))
+            }
+        };
+        if self.auth_secret.as_ref().is_some_and(Secret::is_empty) {
+            return config("auth_secret is empty: anyone could sign");
+        }
+        if self.threads == Some(0) {
+            return config("threads must be 1 at least");
+        }
+        if self.max_in_flight == 0 {
+            return config("max_in_flight must be 1 at least");
+        }
+        if self.limits.max_depth > MAX_MAX_DEPTH {
+            return config("max_depth must be 1024 at most");
+        }
+        let bind_error = |host: &str, port| {
+            let address = join_host_port(host, port);
+            move |source| Error::Bind { address, source }
+        };
+        let listener =
+            Listener::bind(&self.host, self.port).map_err(bind_error(&self.host, self.port))?;
+        let local_addr = listener.local_addr().map_err(bind_error(&self.host, self.port))?;
+        let readiness = endpoint::Readiness::starting();
+        let mut metrics_addr = None;
+        let mut metrics = None;
+        if self.metrics {
+            let opened = endpoint::open(&self.metrics_host, self.metrics_port)
+                .map_err(bind_error(&self.metrics_host, self.metrics_port))?;
+            metrics_addr = Some(opened);
+            let signed = self.auth_secret.is_some();
+            metrics = Some(metrics::server(self.handler.name(), signed, tls.is_some()));
+        }
+        let service = Service {
+            handler: self.handler,
+            secret: self.auth_secret,
+            limits: self.limits,
+            max_in_flight: self.max_in_flight,
+            metrics,
+        };
+        let setup = Setup { service: Arc::new(service), tls, drain_timeout: self.drain_timeout };
+        let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
+        let workers = Workers::start(threads.unwrap_or(1), &setup)
+            .map_err(|error| Error::Config(format!("cannot start the threads: {error}")))?;
+        Ok(Listening {
+            listener,
+            local_addr,
+            workers,
+            metrics_addr,
+            readiness,
+            after_start: self.after_start,
+        })
+    }
+}
