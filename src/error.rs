@@ -107,7 +107,9 @@ pub enum Error {
         phase: Phase,
     },
 
-    /// The peers could not agree on TLS: a certificate that is not trusted, or no TLS at all.
+    /// The peers could not agree on TLS: a certificate that is not trusted, or an answer that is
+    /// not TLS. A server that hangs up on the handshake, as arrpc's does on a plain port, is an
+    /// [`Error::Connect`].
     #[error("TLS with {address} failed")]
     Tls {
         /// The address as it was given, `host:port`.

@@ -234,7 +234,9 @@ impl Client {
     /// # Errors
     ///
     /// - [`Error::Rpc`], [`Error::Auth`]: what the server answered.
-    /// - [`Error::Connect`], [`Error::Tls`]: no connection; nothing was sent.
+    /// - [`Error::Connect`]: no connection; nothing was sent.
+    /// - [`Error::Tls`]: no trust between the two, and the request was not run; or, seldom, TLS
+    ///   broke in the middle of the call.
     /// - [`Error::Timeout`]: with the [`Phase`](crate::Phase) that took too long.
     /// - [`Error::Disconnected`]: the connection ended before the reply; the request may have run.
     /// - [`Error::Protocol`]: the reply is not MessagePack or exceeds the client's limits.

@@ -63,7 +63,8 @@ impl Response {
     }
 
     /// Makes an answer that a future will give. It runs on the connection's thread, beside the
-    /// other messages of the connection, and is dropped if the connection ends before it.
+    /// other messages of the connection, and to its end also when the peer has closed the
+    /// connection. A stop drops it when the drain timeout is over.
     pub fn later<F>(reply: F) -> Self
     where
         F: Future<Output: IntoReply> + Send + 'static,

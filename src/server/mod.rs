@@ -63,7 +63,7 @@ impl Server {
     /// IPv4 interfaces. A name is resolved at the start, IPv4 addresses first.
     ///
     /// A sync handler runs on the thread that serves the connection, as does an async one between
-    /// its waits: for what blocks or computes for long, wrap it in [`blocking`](crate::blocking).
+    /// its waits: for what blocks or computes for long, wrap it in [`blocking`](crate::blocking()).
     ///
     /// ```
     /// use arrpc::{RpcError, Server};
