@@ -1,4 +1,39 @@
-//! A message server for any language with MessagePack.
+//! A message server and its client. One function answers messages: MessagePack values over TCP,
+//! from any language that has a MessagePack library.
+//!
+//! ```
+//! use arrpc::{Error, Server, blocking, value};
+//!
+//! fn main() -> Result<(), Error> {
+//!     let server = Server::new("127.0.0.1", 0, |message| {
+//!         println!("{message}"); // {"foo": "bar"}
+//!         "got it"
+//!     })
+//!     .start_background()?;
+//!
+//!     let client = blocking::Client::new("127.0.0.1", server.local_addr().port());
+//!     assert_eq!(client.send(value!({"foo": "bar"}))?, value!("got it"));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - [`Server`] listens, and runs a handler for each message: a closure or function, sync or async,
+//!   [`blocking()`] for what blocks, [`typed()`] for serde types, or a [`Handler`] of your own.
+//!   [`Server::with_context`] tells it who calls, in a [`Context`].
+//! - [`Client`] sends messages from async programs, on any executor; [`blocking::Client`] from all
+//!   others. Both servers and clients are their own builders.
+//! - [`Value`] is any MessagePack value, [`value!`] a literal of one. [`to_value`], [`from_value`]
+//!   and [`Serde`] go between values and serde types, and so does [`Client::request`].
+//! - [`Error`] is what servers and clients fail with, [`RpcError`] what a handler tells its caller.
+//! - [`metrics`] are counted for Prometheus, under the names of the Python package.
+//! - [`json`] writes and reads values as JSON, without loss.
+//!
+//! The crate is the successor of the Python package arrpc 0.5.0, whose unmodified servers and
+//! clients it talks to. The README has TLS, signed messages, the wire format and what differs; the
+//! programs in `examples/` show one thing each.
+//!
+//! Events go to [`tracing`](https://docs.rs/tracing). A program without a subscriber sees them with
+//! [`Server::debug`] or [`Client::debug`].
 
 mod client;
 mod server;
@@ -27,3 +62,8 @@ pub use value::{Serde, from_value, to_value};
 
 /// A MessagePack value of any type, from the `rmpv` crate.
 pub use rmpv::Value;
+
+/// The code in the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
