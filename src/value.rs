@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::server::handler::IntoReply;
+use crate::server::handler::{IntoReply, short_name};
 use crate::wire::{self, encode};
 use crate::{Error, RpcError, Value};
 
@@ -126,7 +126,7 @@ impl<T: Serialize> IntoReply for Serde<T> {
 /// length beforehand.
 pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
     let error = |error: &dyn std::fmt::Display| {
-        Error::Protocol(format!("cannot serialize {}: {error}", std::any::type_name::<T>()))
+        Error::Protocol(format!("cannot serialize {}: {error}", short_name::<T>()))
     };
     let message = rmp_serde::to_vec_named(value).map_err(|cause| error(&cause))?;
     wire::decode(&message).map_err(|cause| error(&cause))
@@ -154,8 +154,10 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
 /// # Ok::<(), arrpc::Error>(())
 /// ```
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
+    let error = |error: &dyn std::fmt::Display| {
+        Error::Protocol(format!("not a {}: {error}", short_name::<T>()))
+    };
     let mut message = Vec::new();
-    encode::message(value, &mut message);
-    rmp_serde::from_slice(&message)
-        .map_err(|error| Error::Protocol(format!("not a {}: {error}", std::any::type_name::<T>())))
+    encode::message(value, &mut message).map_err(|cause| error(&cause))?;
+    rmp_serde::from_slice(&message).map_err(|cause| error(&cause))
 }

@@ -244,7 +244,8 @@ impl Client {
     pub async fn send(&self, message: impl Into<Value>) -> Result<Value, Error> {
         let message = message.into();
         let mut packed = Vec::with_capacity(128);
-        encode::message(&message, &mut packed);
+        encode::message(&message, &mut packed)
+            .map_err(|error| Error::Protocol(error.to_string()))?;
         drop(message);
         self.session()?.exchange(packed).await
     }

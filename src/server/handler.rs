@@ -301,9 +301,13 @@ impl<T> Future for BlockingCall<T> {
 }
 
 /// The last part of a type's name: `handler` for `my_program::handler`, `closure` for a closure.
-fn short_name<T: ?Sized>() -> &'static str {
-    let path = std::any::type_name::<T>();
-    let path = path.split('<').next().unwrap_or(path);
+/// For a closure that one of our wrappers made it is the name of what is wrapped.
+pub(crate) fn short_name<T: ?Sized>() -> &'static str {
+    let mut path = std::any::type_name::<T>();
+    for wrapper in ["arrpc::server::handler::blocking<", "arrpc::services::typed::typed<"] {
+        path = path.strip_prefix(wrapper).unwrap_or(path);
+    }
+    let path = path.split(['<', ',', '>']).next().unwrap_or(path);
     match path.rsplit("::").next() {
         Some("{{closure}}") | None => "closure",
         Some(name) => name,
@@ -365,5 +369,14 @@ mod tests {
         assert_eq!(Closure::<_, marker::Now>::new(function).name(), "function");
         assert_eq!(Closure::<_, marker::Later>::new(async_function).name(), "async_function");
         assert_eq!(Closure::<_, marker::Now>::new(|m: Value| m).name(), "closure");
+        let wrapped = blocking(function);
+        assert_eq!(Closure::<_, marker::Later>::new(wrapped).name(), "function");
+        let wrapped = crate::typed(|number: u8| Ok::<_, RpcError>(number));
+        assert_eq!(Closure::<_, marker::Typed>::new(wrapped).name(), "closure");
+        fn double(number: u8) -> Result<u8, RpcError> {
+            Ok(number * 2)
+        }
+        let wrapped = crate::typed(double);
+        assert_eq!(Closure::<_, marker::Typed>::new(wrapped).name(), "double");
     }
 }

@@ -28,8 +28,10 @@ pub(crate) struct Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Malformed(Malformed),
-    /// The text of an AuthException.
-    Unauthenticated(&'static str),
+    /// The signature is missing or wrong.
+    InvalidSignature,
+    /// There is a signature, and no secret to verify it with.
+    NoSecret,
 }
 
 impl From<Malformed> for Refusal {
@@ -43,7 +45,8 @@ impl Refusal {
     pub(crate) fn reply(self) -> Reply {
         match self {
             Self::Malformed(malformed) => Reply::Rpc(malformed.to_string()),
-            Self::Unauthenticated(text) => Reply::Auth(text.to_owned()),
+            Self::InvalidSignature => Reply::Auth(INVALID_SIGNATURE.to_owned()),
+            Self::NoSecret => Reply::Auth(NO_SECRET.to_owned()),
         }
     }
 }
@@ -56,15 +59,14 @@ impl Service {
     pub(crate) fn receive(&self, message: &[u8]) -> Result<Value, Refusal> {
         match &self.secret {
             Some(secret) => {
-                let body = envelope::open(message, secret)
-                    .ok_or(Refusal::Unauthenticated(INVALID_SIGNATURE))?;
+                let body = envelope::open(message, secret).ok_or(Refusal::InvalidSignature)?;
                 frame::check_whole(body, &self.limits)?;
                 Ok(wire::decode(body)?)
             }
             None => {
                 let value = wire::decode(message)?;
                 if envelope::is_envelope(&value) {
-                    return Err(Refusal::Unauthenticated(NO_SECRET));
+                    return Err(Refusal::NoSecret);
                 }
                 Ok(value)
             }

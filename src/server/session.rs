@@ -245,10 +245,11 @@ impl<S: Transport> Session<S> {
                 self.count_refusal(malformed);
                 !malformed.has_known_end()
             }
-            Refusal::Unauthenticated(_) => {
+            Refusal::InvalidSignature => {
                 self.refused_signatures += 1;
                 self.refused_signatures >= MAX_REFUSED_SIGNATURES
             }
+            Refusal::NoSecret => false,
         };
         self.reply(refusal.reply(), account);
         if ends {

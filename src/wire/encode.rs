@@ -9,19 +9,31 @@ use super::header::{Header, Kind};
 /// so it waits for ever behind a message whose length is a multiple of that.
 const PYTHON_READ_BYTES: usize = 4096;
 
-/// Appends `value` as one message that any peer can read.
+/// A message of 4 GiB and more. MessagePack has no header for some of these, so there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is longer than 4 GiB")]
+pub(crate) struct TooLong;
+
+/// Appends `value` as one message that any peer can read. Appends nothing if it is too long.
 #[inline]
-pub(crate) fn message(value: &Value, out: &mut Vec<u8>) {
+pub(crate) fn message(value: &Value, out: &mut Vec<u8>) -> Result<(), TooLong> {
     let start = out.len();
     encode(value, out);
+    if u32::try_from(out.len() - start).is_err() {
+        out.truncate(start);
+        return Err(TooLong);
+    }
     avoid_python_hang(out, start);
+    Ok(())
 }
 
-/// Appends `text` as one message that any peer can read.
-pub(crate) fn text_message(text: &str, out: &mut Vec<u8>) {
+/// Appends a str of these parts as one message that any peer can read.
+pub(crate) fn text_message(parts: [&str; 2], out: &mut Vec<u8>) {
     let start = out.len();
-    str_header(text.len(), out);
-    out.extend_from_slice(text.as_bytes());
+    str_header(parts.iter().map(|part| part.len()).sum(), out);
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
     avoid_python_hang(out, start);
 }
 
@@ -192,8 +204,8 @@ fn sized_header([marker8, marker16, marker32]: [u8; 3], length: usize, out: &mut
     }
 }
 
-/// A header with two or four bytes of length. Nothing of 4 GiB gets this far: both sides refuse
-/// messages beyond their limits, so the length fits.
+/// A header with two or four bytes of length. A longer length is cut off, and `message` discards
+/// what it stands in.
 fn wide_header([marker16, marker32]: [u8; 2], length: usize, out: &mut Vec<u8>) {
     if let Ok(length) = u16::try_from(length) {
         out.push(marker16);
@@ -211,7 +223,7 @@ mod tests {
 
     fn encoded(value: &Value) -> Vec<u8> {
         let mut out = b"before".to_vec();
-        message(value, &mut out);
+        message(value, &mut out).expect("less than 4 GiB");
         out.split_off(b"before".len())
     }
 

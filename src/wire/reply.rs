@@ -23,9 +23,13 @@ impl Reply {
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Value(value) => encode::message(value, out),
-            Self::Rpc(message) => encode::text_message(&[RPC_PREFIX, message].concat(), out),
-            Self::Auth(message) => encode::text_message(&[AUTH_PREFIX, message].concat(), out),
+            Self::Value(value) => {
+                if let Err(too_long) = encode::message(value, out) {
+                    encode::text_message([RPC_PREFIX, &too_long.to_string()], out);
+                }
+            }
+            Self::Rpc(message) => encode::text_message([RPC_PREFIX, message], out),
+            Self::Auth(message) => encode::text_message([AUTH_PREFIX, message], out),
         }
     }
 
