@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one file for each thing that is proved.
 
+mod loopback;
 mod other_languages;
 mod peers;
 mod python;
@@ -9,3 +10,5 @@ mod client;
 mod lifecycle;
 mod session;
 mod tls;
+
+mod python_client;
