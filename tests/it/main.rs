@@ -12,3 +12,4 @@ mod session;
 mod tls;
 
 mod python_client;
+mod python_server;
