@@ -11,5 +11,6 @@ mod lifecycle;
 mod session;
 mod tls;
 
+mod arrpc_faults;
 mod python_client;
 mod python_server;
