@@ -12,5 +12,7 @@ mod session;
 mod tls;
 
 mod arrpc_faults;
+mod metrics;
+mod node_and_ruby;
 mod python_client;
 mod python_server;
