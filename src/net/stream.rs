@@ -20,11 +20,19 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// A Python arrpc client takes an orderly close for a reply of `None` and loses its next
     /// request; behind a reset it connects again.
     fn reset_on_close(&self);
+
+    /// Whether the kernel has sent all that was written: a reset discards the rest, which is there
+    /// for as long as the peer does not read. For a stream to which nothing more is written.
+    fn is_sent(&self) -> bool;
 }
 
 impl Transport for reactor::TcpStream {
     fn reset_on_close(&self) {
         reset_on_close(self.socket());
+    }
+
+    fn is_sent(&self) -> bool {
+        is_sent(self.socket())
     }
 }
 
@@ -32,11 +40,31 @@ impl Transport for async_net::TcpStream {
     fn reset_on_close(&self) {
         reset_on_close(socket2::SockRef::from(self));
     }
+
+    fn is_sent(&self) -> bool {
+        is_sent(socket2::SockRef::from(self))
+    }
 }
 
 fn reset_on_close(socket: socket2::SockRef<'_>) {
     // Fails only on a socket that is already closed.
     let _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(target_os = "linux")]
+fn is_sent(socket: socket2::SockRef<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    // With this limit a socket is writable only when no byte is unsent (tcp_notsent_lowat in
+    // ip-sysctl.rst).
+    let _ = socket.set_tcp_notsent_lowat(1);
+    let mut socket = [PollFd::new(&*socket, PollFlags::OUT)];
+    poll(&mut socket, Some(&Timespec::default())).is_ok_and(|writable| writable > 0)
+}
+
+/// Elsewhere nobody tells; the time that a stop gives to its last replies must do.
+#[cfg(not(target_os = "linux"))]
+fn is_sent(_: socket2::SockRef<'_>) -> bool {
+    true
 }
 
 /// How long [`linger`] goes on.
@@ -81,6 +109,10 @@ impl<T> Stream<T> {
 impl<T: Transport> Transport for Stream<T> {
     fn reset_on_close(&self) {
         self.socket().reset_on_close();
+    }
+
+    fn is_sent(&self) -> bool {
+        self.socket().is_sent()
     }
 }
 

@@ -131,8 +131,10 @@ impl<S: Transport> Session<S> {
         match ending {
             // See `reset_on_close` for why a reset. But one discards what is not delivered yet, so
             // it is for connections that have been silent for some time.
-            Ending::Stopped => self.connection.stream().reset_on_close(),
-            Ending::StoppedBehindReply | Ending::Refused => {
+            Ending::Stopped if self.connection.stream().is_sent() => {
+                self.connection.stream().reset_on_close();
+            }
+            Ending::Stopped | Ending::StoppedBehindReply | Ending::Refused => {
                 linger(self.connection.into_stream()).await;
             }
             Ending::PeerClosed | Ending::Lost(_) => {}

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one file for each thing that is proved.
 
+mod loopback;
 mod other_languages;
 mod peers;
 mod python;
@@ -9,3 +10,9 @@ mod client;
 mod lifecycle;
 mod session;
 mod tls;
+
+mod arrpc_faults;
+mod metrics;
+mod node_and_ruby;
+mod python_client;
+mod python_server;

@@ -2,10 +2,10 @@
 //! Knows no language.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -76,32 +76,49 @@ pub(crate) fn output(mut command: Command, input: &str, limit: Duration) -> Resu
 
 /// A child that runs until this is dropped. Shows its stderr if a test fails meanwhile.
 pub(crate) struct Running {
+    command: Command,
     child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
     stderr: Option<JoinHandle<String>>,
 }
 
 impl Running {
-    /// Starts `command`, and returns the first line that it prints, too.
+    /// Starts `command`.
     ///
     /// # Errors
-    /// It cannot be started, or prints no line within [`RUN_LIMIT`]. The text has the command and its stderr.
-    pub(crate) fn start(mut command: Command) -> Result<(Self, String), String> {
-        let mut child = spawn(command.stdin(Stdio::null()))?;
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    /// It cannot be started. The text has the command.
+    pub(crate) fn start(mut command: Command) -> Result<Self, String> {
+        let mut child = spawn(command.stdin(Stdio::piped()))?;
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = Some(text(child.stderr.take().unwrap(), || {}));
-        let mut running = Self { child, stderr };
-
-        let (sender, first_line) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            let _ = sender.send(line); // nobody waits any more after the limit
-            io::copy(&mut stdout, &mut io::sink())
+            // Reads on when nobody listens any more, so that the child never waits for a reader.
+            stdout.lines().map_while(Result::ok).for_each(|line| _ = sender.send(line));
         });
-        match first_line.recv_timeout(RUN_LIMIT) {
-            Ok(line) if !line.is_empty() => Ok((running, line)),
-            _ => Err(format!("{command:?} did not get ready\n{}", running.end())),
-        }
+        Ok(Self { command, child, stdin, lines, stderr })
+    }
+
+    /// Writes a line to its stdin, and returns the next one that it prints.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub(crate) fn ask(&mut self, line: &str) -> Result<String, String> {
+        let _ = writeln!(self.stdin, "{line}"); // fails if it has ended: then no answer comes
+        self.line()
+    }
+
+    /// Returns the next line that it prints.
+    ///
+    /// # Errors
+    /// None comes within [`RUN_LIMIT`]: it is killed then. The text has the command and its stderr.
+    pub(crate) fn line(&mut self) -> Result<String, String> {
+        self.lines.recv_timeout(RUN_LIMIT).map_err(|error| {
+            let stderr = self.end();
+            format!("{:?}: no further line: {error}\n{stderr}", self.command)
+        })
     }
 
     /// Kills the child, and returns its stderr.

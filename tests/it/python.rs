@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde_json::{Value as Json, json};
+
 use crate::peers::{self, INSTALL_LIMIT, RUN_LIMIT, Running};
 
 /// The interpreter of an environment with the packages of `requirements.txt`, made on first use.
@@ -60,15 +62,45 @@ impl Server {
     /// It does not listen within two minutes: with its stderr.
     #[track_caller]
     pub(crate) fn start(args: &[&str]) -> Self {
-        let (running, ports) = match Running::start(script_command("server.py", args)) {
-            Ok(started) => started,
-            Err(error) => panic!("{error}"),
-        };
+        let mut running = start("server.py", args);
+        let ports = running.line().unwrap_or_else(|error| panic!("{error}"));
         let mut addrs = ports
             .split_whitespace()
             .map(|port| (Ipv4Addr::LOCALHOST, port.parse().unwrap()).into());
         Self { addr: addrs.next().unwrap(), metrics_addr: addrs.next(), _running: running }
     }
+}
+
+/// An unmodified Python client, running until it is dropped. It connects when it has something to
+/// send, and keeps its connection, unless it has TLS.
+pub(crate) struct Client(Running);
+
+impl Client {
+    /// Starts `client.py` with `args`, for the server at `addr`.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub(crate) fn start(addr: SocketAddr, args: &[&str]) -> Self {
+        let (host, port) = (addr.ip().to_string(), addr.port().to_string());
+        Self(start("client.py", &[&[host.as_str(), port.as_str()], args].concat()))
+    }
+
+    /// Sends `message`, in the JSON of `client.py`, and returns what that answers: `{"reply": ..}`
+    /// or `{"error": class, "message": text}`.
+    ///
+    /// # Panics
+    /// There is no answer within two minutes: with its stderr.
+    #[track_caller]
+    pub(crate) fn send(&mut self, message: &Json) -> Json {
+        let answer = self.0.ask(&json!({ "send": message }).to_string());
+        serde_json::from_str(&answer.unwrap_or_else(|error| panic!("{error}"))).unwrap()
+    }
+}
+
+#[track_caller]
+fn start(script: &str, args: &[&str]) -> Running {
+    Running::start(script_command(script, args)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[track_caller]

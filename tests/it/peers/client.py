@@ -4,7 +4,7 @@ Reads a JSON command a line, and answers each with a line of JSON:
   {"send": message}   -> {"reply": reply}
   {"send_length": n}  -> {"reply_length": length}, for a message of n packed bytes (before signing)
                       or {"error": class name, "message": text}
-Bytes are {"$bin": base64}. With --lengths it reads nothing, and prints "ok COUNT".
+Bytes are {"$bin": base64}, and a message may have {"$map": [[key, value], ..]}. With --lengths it reads nothing, and prints "ok COUNT".
 """
 
 import arrpc  # first: it patches the standard library
@@ -29,7 +29,12 @@ def to_json(value):
 
 
 def from_json(text):
-    return json.loads(text, object_hook=lambda found: base64.b64decode(found["$bin"]) if "$bin" in found else found)
+    def from_object(found):
+        if "$bin" in found:
+            return base64.b64decode(found["$bin"])
+        return dict(found["$map"]) if "$map" in found else found
+
+    return json.loads(text, object_hook=from_object)
 
 
 def answer(client, command):

@@ -1,4 +1,4 @@
-"""An unmodified arrpc.Server on a free port of 127.0.0.1.
+"""An unmodified arrpc.Server on 127.0.0.1.
 
 The first line it prints is that port, followed by the one of its metrics if it has any.
 """
@@ -43,11 +43,16 @@ def length(message):
     return len(packb(message, use_bin_type=True))
 
 
-HANDLERS = {handler.__name__: handler for handler in (echo, got_it, fail, crash, slow, sized, length)}
+def int_keys(message):
+    return {1: "one", 2: "two"}
+
+
+HANDLERS = {handler.__name__: handler for handler in (echo, got_it, fail, crash, slow, sized, length, int_keys)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0, the default, for a free one")
     parser.add_argument("--handler", choices=HANDLERS, default="echo")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), default=(None, None))
     parser.add_argument("--secret")
@@ -57,7 +62,7 @@ def main():
     ports.tell(lambda *found: print(*(port for port in found if port), flush=True))
     certfile, keyfile = args.tls
     arrpc.Server(
-        "127.0.0.1", 0, HANDLERS[args.handler],
+        "127.0.0.1", args.port, HANDLERS[args.handler],
         tls_certfile=certfile, tls_keyfile=keyfile, auth_secret=args.secret,
         metrics=args.metrics is not None, metrics_port=args.metrics,
     ).start()
