@@ -76,7 +76,10 @@ impl Reactor {
                 true => None,
                 false => Some(Duration::ZERO),
             };
-            match self.poll.borrow_mut().poll(&mut events, timeout) {
+            let polled = self.poll.borrow_mut().poll(&mut events, timeout);
+            // Awake before the tasks of this thread are woken, or each of them would kick it.
+            self.alarm.state.store(AWAKE, Ordering::SeqCst);
+            match polled {
                 Ok(()) => self.dispatch(&events),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // epoll_wait has no other error for a valid descriptor. Going on would spin.
