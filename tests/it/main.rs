@@ -6,6 +6,8 @@ mod python;
 mod raw;
 
 mod client;
+#[cfg(feature = "cli")]
+mod command;
 mod lifecycle;
 mod session;
 mod tls;
