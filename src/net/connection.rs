@@ -84,6 +84,12 @@ impl<S: Transport> Connection<S> {
         self.output.len() - self.written
     }
 
+    /// Whether the stream has taken all of the output, and holds nothing of it back.
+    #[inline]
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unwritten() == 0 && !self.unflushed
+    }
+
     /// Writes all that waits, in as few writes as the stream takes.
     #[inline]
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

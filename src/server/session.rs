@@ -91,7 +91,7 @@ pub(crate) struct Session<S> {
     /// Requests whose handlers are not done, and replies that wait behind them, in order.
     in_flight: FuturesOrdered<Exchange>,
     refused_signatures: u32,
-    /// When the last reply was written.
+    /// When the stream had taken the last reply to its end.
     last_reply: Stage,
     /// The first bytes were looked at, and are MessagePack's.
     recognised: bool,
@@ -157,7 +157,10 @@ impl<S: Transport> Session<S> {
             if !drained && self.has_room() {
                 continue;
             }
-            ready!(self.connection.poll_flush(context))?;
+            if !self.connection.is_flushed() {
+                ready!(self.connection.poll_flush(context))?;
+                self.last_reply = self.shared.stage.get();
+            }
             if !drained {
                 if self.has_room() {
                     continue;
@@ -306,7 +309,6 @@ impl<S: Transport> Session<S> {
     #[inline]
     fn write(&mut self, reply: &Reply, account: Account) {
         reply.encode(self.connection.output());
-        self.last_reply = self.shared.stage.get();
         let peer = self.context.peer_addr();
         match reply {
             Reply::Value(_) => tracing::trace!(%peer, bytes = account.bytes, "message answered"),

@@ -7,6 +7,8 @@ mod python;
 mod raw;
 
 mod client;
+#[cfg(feature = "cli")]
+mod command;
 mod lifecycle;
 mod session;
 mod tls;

@@ -1,0 +1,91 @@
+//! How the command fails: its exit codes, and what it prints on standard error.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use arrpc::Error;
+
+/// The exit codes, for the help.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  anything that is not below
+  2  usage: wrong arguments or JSON, a file that cannot be read or used
+  3  cannot connect, or TLS failed (send); cannot listen (serve)
+  4  the server refused the signature, or its absence
+  5  timeout
+  6  the server's handler answered with an error
+  7  the connection ended before the reply, or what came is no reply";
+
+const OTHER: u8 = 1;
+const USAGE: u8 = 2;
+const CONNECT: u8 = 3;
+const AUTH: u8 = 4;
+const TIMEOUT: u8 = 5;
+const RPC: u8 = 6;
+const PROTOCOL: u8 = 7;
+
+/// Why the command ends without success.
+pub(crate) struct Failure {
+    code: u8,
+    text: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// Arguments, or what they name, cannot be used.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self { code: USAGE, text: text.into(), hint: None }
+    }
+
+    /// The system refused something that has no exit code of its own.
+    pub(crate) fn system(what: &str, error: &io::Error) -> Self {
+        Self { code: OTHER, text: format!("{what}: {error}"), hint: None }
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints the failure, and returns its exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        say(&self.text);
+        if let Some(hint) = self.hint {
+            let _ = writeln!(io::stderr(), "hint: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Config(_) => USAGE,
+            Error::Bind { .. } | Error::Connect { .. } | Error::Tls { .. } => CONNECT,
+            Error::Auth(_) => AUTH,
+            Error::Timeout { .. } => TIMEOUT,
+            Error::Rpc(_) => RPC,
+            Error::Disconnected { .. } | Error::Protocol(_) => PROTOCOL,
+            _ => OTHER,
+        };
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let own = error.to_string();
+            if !text.contains(&own) {
+                text = format!("{text}: {own}");
+            }
+            cause = error.source();
+        }
+        Self { code, text, hint: None }
+    }
+}
+
+/// Prints a line on standard error, wherever that leads: unlike `eprintln!`, it does not panic
+/// when nobody reads.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "arrpc: {text}");
+}

@@ -1,0 +1,214 @@
+//! `arrpc serve`: a server that echoes, or always says the same, until a signal stops it.
+
+use std::env;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use arrpc::{Server, ServerHandle, Value};
+use async_signal::{Signal, Signals};
+use smol::future::FutureExt;
+use smol::stream::StreamExt;
+
+use crate::argument::{self, Address};
+use crate::failure::{Failure, say};
+
+/// Answer each message with itself, or with the value of --reply, until SIGINT or SIGTERM.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Where to listen; port 0 takes a free one, no host is every IPv4 interface
+    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    address: Address,
+
+    /// Answer every message with this value [default: the message itself]
+    #[arg(long, value_name = "JSON", value_parser = argument::value, allow_hyphen_values = true)]
+    reply: Option<Value>,
+
+    /// Serve TLS only, with the certificate chain in this PEM file [default: plain TCP]
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Security")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Security")]
+    tls_key: Option<PathBuf>,
+
+    /// Let in only clients with a certificate by a CA in this PEM file [default: all clients]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Security")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Answer only messages signed with the secret in this file, a newline at its end not included
+    /// [default: the environment's ARRPC_AUTH_SECRET, or else no signatures]
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    auth_secret_file: Option<PathBuf>,
+
+    /// Serve Prometheus metrics, at /metrics [default: off]
+    #[arg(long, help_heading = "Metrics")]
+    metrics: bool,
+
+    /// Their port, 0 takes a free one; switches them on [default: 9095]
+    #[arg(long, value_name = "PORT", help_heading = "Metrics")]
+    metrics_port: Option<u16>,
+
+    /// The interface they listen on; switches them on [default: 0.0.0.0, every IPv4 interface]
+    #[arg(long, value_name = "HOST", help_heading = "Metrics")]
+    metrics_host: Option<String>,
+
+    /// Threads that serve connections [default: one for each processor]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    threads: Option<usize>,
+
+    /// Bytes that a message may have
+    #[arg(long, value_name = "N", default_value_t = 16 << 20, help_heading = "Limits")]
+    max_message_bytes: usize,
+
+    /// How deep arrays and maps in a message may be nested, 1024 at most
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Limits")]
+    max_depth: usize,
+
+    /// Values that a message may hold in all
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, help_heading = "Limits")]
+    max_items: usize,
+
+    /// Requests of one connection that are handled at once
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Limits")]
+    max_in_flight: usize,
+
+    /// How long to finish accepted requests when stopped
+    #[arg(long, value_name = "SECONDS", value_parser = argument::seconds, default_value = "10")]
+    #[arg(allow_negative_numbers = true, help_heading = "Limits")]
+    drain_timeout: Duration,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let secret = argument::auth_secret(arguments.auth_secret_file.as_deref())?;
+    // Before anybody can know that there is something to stop.
+    let mut signals = Signals::new(if cfg!(unix) {
+        [Signal::Int, Signal::Term].as_slice()
+    } else {
+        &[Signal::Int]
+    })
+    .map_err(|error| Failure::system("cannot wait for signals", &error))?;
+
+    let server = server(arguments, secret.as_deref()).start_background()?;
+    // Whoever closed standard output wants no lines, but may want a server.
+    let _ = announce(arguments, secret.is_some(), &server);
+
+    Ok(smol::block_on(async {
+        signals.next().await;
+        say(&format!(
+            "stopping once accepted requests are finished, after {:?} at most; \
+             a second signal ends it at once",
+            arguments.drain_timeout
+        ));
+        server.stop();
+        let stopped = async {
+            smol::unblock(|| server.join()).await;
+            ExitCode::SUCCESS
+        };
+        let ended = async {
+            match signals.next().await {
+                // What a shell makes of a program that this signal has ended.
+                Some(Ok(signal)) => ExitCode::from(128 + signal as u8),
+                _ => ExitCode::FAILURE,
+            }
+        };
+        stopped.or(ended).await
+    }))
+}
+
+fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
+    let Address { host, port } = arguments.address.clone();
+    let mut server = match arguments.reply.clone() {
+        Some(reply) => Server::new(host, port, move |_| reply.clone()),
+        None => Server::new(host, port, |message| message),
+    }
+    .max_message_bytes(arguments.max_message_bytes)
+    .max_depth(arguments.max_depth)
+    .max_items(arguments.max_items)
+    .max_in_flight(arguments.max_in_flight)
+    .drain_timeout(arguments.drain_timeout);
+    if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
+        server = server.tls(certificate, key);
+    }
+    if let Some(ca) = &arguments.tls_client_ca {
+        server = server.tls_client_ca(ca);
+    }
+    if let Some(secret) = secret {
+        server = server.auth_secret(secret);
+    }
+    if arguments.metrics {
+        server = server.metrics();
+    }
+    if let Some(port) = arguments.metrics_port {
+        server = server.metrics_port(port);
+    }
+    if let Some(host) = &arguments.metrics_host {
+        server = server.metrics_host(host);
+    }
+    if let Some(threads) = arguments.threads {
+        server = server.threads(threads);
+    }
+    server
+}
+
+/// Prints where the server listens, and how to send it something.
+fn announce(arguments: &Arguments, signed: bool, server: &ServerHandle) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let tls = match (&arguments.tls_cert, &arguments.tls_client_ca) {
+        (None, _) => "plain TCP",
+        (Some(_), None) => "TLS",
+        (Some(_), Some(_)) => "TLS with client certificates",
+    };
+    let signatures = if signed { ", signed messages only" } else { "" };
+    writeln!(out, "Listening on {} ({tls}{signatures})", server.local_addr())?;
+    if let Some(address) = server.metrics_addr() {
+        writeln!(out, "Metrics at http://{address}/metrics")?;
+    }
+    let mut needs = String::new();
+    if arguments.tls_client_ca.is_some() {
+        needs += ", with your client certificate";
+    }
+    if signed && arguments.auth_secret_file.is_none() {
+        needs += &format!(", with {} set as here", argument::AUTH_SECRET_VARIABLE);
+    }
+    writeln!(out, "Try it from another terminal{needs}:")?;
+    writeln!(out, "  {}", send_command(arguments, server.local_addr()))?;
+    out.flush()
+}
+
+/// A line for a shell in the same directory.
+fn send_command(arguments: &Arguments, mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let program = env::args_os().next().unwrap_or_else(|| "arrpc".into());
+    let mut words = vec![program.into(), "send".into()];
+    if let Some(certificate) = &arguments.tls_cert {
+        // Right for any certificate: which CA vouches for it, and for which name, is not known
+        // here.
+        words.extend(["--tls-self-signed".into(), certificate.clone()]);
+    }
+    if arguments.tls_client_ca.is_some() {
+        words.extend(["--tls-cert", "YOUR.crt", "--tls-key", "YOUR.key"].map(PathBuf::from));
+    }
+    if let Some(file) = &arguments.auth_secret_file {
+        words.extend(["--auth-secret-file".into(), file.clone()]);
+    }
+    words.extend([address.to_string().into(), r#"{"foo": "bar"}"#.into()]);
+    let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    words.join(" ")
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
