@@ -4,7 +4,7 @@
 //! typed: Quotient { value: 1.5, exact: true }
 //! the same as a map: {"value": 1.5, "exact": true}
 //! an error of the handler: division by zero
-//! a message of another form: not a typed::Division: missing field `divisor`
+//! a message of another form: not a Division: missing field `divisor`
 //! ```
 
 use arrpc::{Error, RpcError, Server, blocking, typed, value};
