@@ -205,23 +205,26 @@ fn a_large_request_to_a_peer_that_does_not_read_times_out_while_sending() {
 #[test]
 fn a_late_reply_is_never_handed_to_the_next_call() {
     let (gate, wait) = unbounded::<()>();
+    let (passed_sender, passed) = unbounded::<()>();
     let server = Server::new("127.0.0.1", 0, move |message: Value| {
-        let wait = wait.clone();
+        let (wait, passed) = (wait.clone(), passed_sender.clone());
         async move {
             if message == Value::from("slow") {
                 let _ = wait.recv().await;
+                let _ = passed.send(()).await;
             }
             message
         }
     })
     .start_background()
     .expect("a free port");
-    let client = client(&server).timeout(Duration::from_millis(200)).max_connections(1);
+    let client = client(&server).timeout(Duration::from_millis(500)).max_connections(1);
     smol::block_on(async {
         for number in 0..5 {
             assert!(matches!(client.send("slow").await, Err(Error::Timeout { .. })));
             gate.send(()).await.expect("the server lives"); // now the late reply comes
             assert_eq!(client.send(number).await.expect("a reply"), value!(number));
+            passed.recv().await.expect("the server lives"); // else the next one may take its turn
         }
     });
 }
