@@ -113,6 +113,7 @@ impl<S: Transport> Connection<S> {
 
     /// Lets go of what a large message made the buffers grow to. For a connection that is clean.
     pub(crate) fn shrink(&mut self) {
+        (self.input.start, self.input.end) = (0, 0);
         self.input.bytes.truncate(READ_BUFFER_BYTES);
         self.input.bytes.shrink_to(READ_BUFFER_BYTES);
         self.output.shrink_to(READ_BUFFER_BYTES);
