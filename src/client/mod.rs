@@ -1,5 +1,5 @@
-//! The client and its options. A call is in `session`; its connection comes from `pool`, and how one
-//! is made is in `connect`.
+//! The client and its options. A call is in `session`; its connection comes from `pool`, and how
+//! one is made is in `connect`.
 
 pub mod blocking;
 

@@ -1,4 +1,5 @@
-//! Label values that come from a peer, bounded in number and length so that no peer can grow the registry.
+//! Label values that come from a peer, bounded in number and length so that no peer can grow the
+//! registry.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,4 +1,5 @@
-//! What a client counts. Its labels are resolved once, so that a request costs atomic additions only.
+//! What a client counts. Its labels are resolved once, so that a request costs atomic additions
+//! only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ pub(super) struct ClientFamilies {
     requests: RequestFamilies,
     errors: IntCounterVec,
     connections: IntGaugeVec,
-    /// Not shared with the servers', whose peers could otherwise use up the places of the addresses called here.
+    /// Not shared with the servers', whose peers could otherwise use up the places of the
+    /// addresses called here.
     addresses: Capped,
     reasons: Capped,
 }
@@ -102,7 +104,8 @@ impl ClientMetrics {
         families.errors.with_label_values(&values).inc();
     }
 
-    /// Counts a connection as open until the guard is dropped. The guard borrows nothing, so a pool can keep both.
+    /// Counts a connection as open until the guard is dropped. The guard borrows nothing, so a pool
+    /// can keep both.
     pub(crate) fn connection_opened(&self) -> OpenConnection {
         self.0.connections.inc();
         OpenConnection(self.0.connections.clone())

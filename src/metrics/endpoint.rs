@@ -1,6 +1,6 @@
 //! The HTTP endpoint of a process: `/metrics` for Prometheus, `/healthz` and `/readyz` for probes.
-//! Its limits are its own and small, for it faces the network and has three short things to say. It runs on smol's
-//! executor and stays open until the process ends, as arrpc's does.
+//! Its limits are its own and small, for it faces the network and has three short things to say. It
+//! runs on smol's executor and stays open until the process ends, as arrpc's does.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -48,12 +48,13 @@ static RUNNING: LazyLock<Mutex<HashMap<(String, u16), SocketAddr>>> = LazyLock::
 
 /// Opens the endpoint on `host` and `port` and returns its address; it is bound when this returns.
 ///
-/// If this process has one there already, returns the address of that. Port 0 always opens another one. Blocks while a
-/// host name is resolved.
+/// If this process has one there already, returns the address of that. Port 0 always opens another
+/// one. Blocks while a host name is resolved.
 ///
 /// # Errors
 ///
-/// If the name cannot be resolved or the address not be bound. The message says what to do; the cause is its source.
+/// If the name cannot be resolved or the address not be bound. The message says what to do; the
+/// cause is its source.
 pub(crate) fn open(host: &str, port: u16) -> io::Result<SocketAddr> {
     // Held while binding, lest two servers that start together compete for the port.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,11 +107,11 @@ impl Error for OpenError {
 struct Limits {
     /// Connections at once; those beyond are closed.
     connections: usize,
-    /// From the accept, or the end of a response, to the end of the next request's head: the time a connection may
-    /// be idle.
+    /// From the accept, or the end of a response, to the end of the next request's head: the time
+    /// a connection may be idle.
     head: Duration,
-    /// From the accept, or the beginning of a request, to that of the next, so that a peer that does not read its
-    /// response is let go.
+    /// From the accept, or the beginning of a request, to that of the next, so that a peer that
+    /// does not read its response is let go.
     request: Duration,
 }
 
@@ -165,7 +166,8 @@ impl Endpoint {
         let last_request = Mutex::new(Instant::now());
         let last_request = || last_request.lock().unwrap_or_else(PoisonError::into_inner);
 
-        // A body is never read: hyper closes a connection whose request has one that is not in its buffer yet.
+        // A body is never read: hyper closes a connection whose request has one that is not in its
+        // buffer yet.
         let service = service_fn(|request: Request<Incoming>| {
             *last_request() = Instant::now();
             let response = self.respond(request.method(), request.uri().path());

@@ -1,5 +1,6 @@
-//! What servers and clients of this process count, under arrpc's metric names and labels, and its text exposition.
-//! It knows nothing of sockets or messages: callers report what happened. Only `endpoint` speaks a protocol.
+//! What servers and clients of this process count, under arrpc's metric names and labels, and its
+//! text exposition. It knows nothing of sockets or messages: callers report what happened. Only
+//! `endpoint` speaks a protocol.
 
 pub(crate) mod endpoint;
 

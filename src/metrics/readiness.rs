@@ -1,5 +1,5 @@
-//! Whether every server of the process accepts connections: what a probe is told. It knows nothing of servers
-//! themselves; each reports its own state.
+//! Whether every server of the process accepts connections: what a probe is told. It knows nothing
+//! of servers themselves; each reports its own state.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 

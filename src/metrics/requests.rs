@@ -1,5 +1,6 @@
-//! What is counted for each request, and the three metrics read from it: two summaries and a histogram.
-//! The summaries have `_sum` and `_count` only, as Python's have; the prometheus crate can print such but not keep it.
+//! What is counted for each request, and the three metrics read from it: two summaries and a
+//! histogram. The summaries have `_sum` and `_count` only, as Python's have; the prometheus crate
+//! can print such but not keep it.
 
 use std::array;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +11,8 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
-/// Upper bounds of the histogram: a request over loopback takes about 20 us, a timeout is seldom over 10 s.
+/// Upper bounds of the histogram: a request over loopback takes about 20 us, a timeout is seldom
+/// over 10 s.
 const BOUNDS_MICROS: [u64; 17] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
@@ -20,12 +22,13 @@ const BUCKETS: usize = BOUNDS_MICROS.len() + 1;
 
 /// The requests of one label set.
 ///
-/// Three relaxed additions a request, for all three metrics. Connections with the same labels share one series, so
-/// their threads do share its cache lines; a copy for each thread would be faster there, and is not worth its code.
+/// Three relaxed additions a request, for all three metrics. Connections with the same labels share
+/// one series, so their threads do share its cache lines; a copy for each thread would be faster
+/// there, and is not worth its code.
 #[derive(Debug, Default)]
 pub(super) struct RequestSeries {
-    /// Requests by duration, the last for those beyond every bound. Not cumulative, so that a request is one addition;
-    /// their sum is the number of requests.
+    /// Requests by duration, the last for those beyond every bound. Not cumulative, so that a
+    /// request is one addition; their sum is the number of requests.
     buckets: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
     bytes: AtomicU64,
@@ -65,7 +68,8 @@ struct Families {
 }
 
 impl RequestFamilies {
-    /// Makes the families of two summaries with the same labels, and of a histogram that has some of these.
+    /// Makes the families of two summaries with the same labels, and of a histogram that has some
+    /// of these.
     pub(super) fn new(seconds: Desc, bytes: Desc, duration: Desc) -> Self {
         Self(Arc::new(Families { seconds, bytes, duration, series: RwLock::default() }))
     }
@@ -110,8 +114,8 @@ impl Collector for RequestFamilies {
     }
 }
 
-/// What a series held when it was read. A request in the middle of being counted may be in one sum and not yet in
-/// another, as in every Prometheus client that takes no lock.
+/// What a series held when it was read. A request in the middle of being counted may be in one sum
+/// and not yet in another, as in every Prometheus client that takes no lock.
 #[derive(Default)]
 struct Totals {
     buckets: [u64; BUCKETS],

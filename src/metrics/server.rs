@@ -11,7 +11,8 @@ use super::capped::{Capped, OTHER};
 use super::requests::{RequestFamilies, RequestSeries};
 use super::{MAX_ADDRESSES, MAX_REASONS, Naming, python_bool};
 
-/// Ten reasons for each address there is room for. The 100,000 that both caps allow took 150 MB and 0.7 s to render.
+/// Ten reasons for each address there is room for. The 100,000 that both caps allow took 150 MB and
+/// 0.7 s to render.
 const MAX_ERRORS_OF_ADDRESSES: usize = 10_000;
 
 /// The metrics of all servers of a process.
@@ -50,8 +51,9 @@ impl ServerFamilies {
                     &per_handler,
                 ),
             )),
-            // The prometheus crate tells series apart by their values joined without a separator: in arrpc's order
-            // 10.0.0.1 and 1f would join to the same as 10.0.0.11 and f. Here True or False stands between the two.
+            // The prometheus crate tells series apart by their values joined without a separator:
+            // in arrpc's order 10.0.0.1 and 1f would join to the same as 10.0.0.11 and
+            // f. Here True or False stands between the two.
             errors: naming.counters(
                 "arrpc_server_errors_total",
                 "RPC server errors",
@@ -110,7 +112,8 @@ impl ServerMetrics {
         }))
     }
 
-    /// Counts a connection as open until what it returns is dropped. `peer` is its address without the port.
+    /// Counts a connection as open until what it returns is dropped. `peer` is its address without
+    /// the port.
     pub(crate) fn connection(&self, peer: impl Display) -> ServerConnectionMetrics {
         let server = &*self.0;
         let remote_address = server.families.addresses.admit(&peer.to_string());
@@ -140,8 +143,8 @@ impl ServerConnectionMetrics {
         self.requests.observe(elapsed, bytes);
     }
 
-    /// Counts a request as in flight until the guard is dropped, also if its future is dropped unfinished.
-    /// The guard borrows nothing, so that a future can keep it.
+    /// Counts a request as in flight until the guard is dropped, also if its future is dropped
+    /// unfinished. The guard borrows nothing, so that a future can keep it.
     pub(crate) fn request_started(&self) -> InFlight {
         self.server.0.in_flight.inc();
         InFlight(self.server.0.in_flight.clone())
