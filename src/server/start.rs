@@ -31,7 +31,6 @@ pub(super) struct Listening {
 impl Listening {
     pub(super) async fn serve(self, stop: impl Future<Output = ()>) {
         tracing::info!(address = %self.local_addr, "listening");
-        self.readiness.ready();
         for callback in self.after_start {
             callback(self.local_addr);
         }
@@ -102,6 +101,7 @@ impl Server {
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
         let workers = Workers::start(threads.unwrap_or(1), &setup)
             .map_err(|error| Error::Config(format!("cannot start the threads: {error}")))?;
+        readiness.ready();
         Ok(Listening {
             listener,
             local_addr,
