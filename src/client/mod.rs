@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// Sets how many connections the client may have, 1 at least. Each carries one call at a time;
-    /// further calls wait for a free one, in order.
+    /// further calls wait for a free one.
     ///
     /// Defaults to 64.
     pub fn max_connections(self, connections: usize) -> Self {
