@@ -80,6 +80,13 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The system did not give the server its threads.
+    #[error("failed to start the server's threads")]
+    Thread {
+        /// What the operating system said.
+        source: io::Error,
+    },
+
     /// The connection ended before the reply. The server may have run the request or not, so it
     /// was not sent again.
     #[error("{address} ended the connection before its reply, the request may have run")]
@@ -90,7 +97,8 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The peer's bytes are not a reply, or the reply is larger than the client's limits.
+    /// The peer's bytes are not a reply, the reply is larger than the client's limits, or a value
+    /// cannot be made of a type, or a type of a value.
     #[error("{0}")]
     Protocol(String),
 

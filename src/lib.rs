@@ -47,6 +47,7 @@ pub mod json;
 pub mod metrics;
 
 mod log;
+mod name;
 mod net;
 mod wire;
 
@@ -57,7 +58,7 @@ pub use server::handler::{
     BlockingCall, Context, Handler, IntoReply, Reply, Response, blocking, marker,
 };
 pub use server::{Server, ServerHandle};
-pub use services::typed::{TypedReply, TypedResponse, typed};
+pub use services::typed::{Typed, TypedReply, TypedResponse, typed};
 pub use value::{Serde, from_value, to_value};
 
 /// A MessagePack value of any type, from the `rmpv` crate.

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::server::handler::{IntoReply, short_name};
-use crate::wire::{self, encode};
-use crate::{Error, RpcError, Value};
+use crate::name::short_name;
+use crate::wire::{self, Limits, MAX_MAX_DEPTH, encode, frame};
+use crate::{Error, Value};
 
 /// Builds a [`Value`] from a literal: `nil`, `[..]`, `{key: value, ..}`, or any expression that
 /// [`Value`] is made from (`bool`, numbers, strings, `Vec<u8>` and `&[u8]` for bin, a `Value`).
@@ -107,17 +107,6 @@ macro_rules! value {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Serde<T>(pub T);
 
-impl<T: Serialize> IntoReply for Serde<T> {
-    fn into_reply(self) -> Result<Value, RpcError> {
-        to_value(&self.0).map_err(|error| {
-            tracing::error!(%error, "cannot serialize the handler's reply");
-            RpcError::new(
-                "The handler's reply cannot be serialized, the server's log has the details",
-            )
-        })
-    }
-}
-
 /// Makes a [`Value`] of any type that implements [`Serialize`]; the opposite of [`from_value`].
 ///
 /// # Errors
@@ -129,6 +118,9 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
         Error::Protocol(format!("cannot serialize {}: {error}", short_name::<T>()))
     };
     let message = rmp_serde::to_vec_named(value).map_err(|cause| error(&cause))?;
+    // A `Serialize` may announce more or less than it gives.
+    let limits = Limits { max_bytes: usize::MAX, max_depth: MAX_MAX_DEPTH, max_items: usize::MAX };
+    frame::check_whole(&message, &limits).map_err(|cause| error(&cause))?;
     wire::decode(&message).map_err(|cause| error(&cause))
 }
 

@@ -14,8 +14,7 @@ use socket2::SockRef;
 
 use super::deadline::Deadline;
 use crate::net::join_host_port;
-use crate::net::listener;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, configure};
 use crate::{Error, Phase};
 
 /// The wait before the second attempt; it doubles for each further one.
@@ -92,7 +91,7 @@ impl Connector {
         let connect = async {
             let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
             Ok(connected.and_then(|socket| {
-                listener::configure(&SockRef::from(&socket))?;
+                configure(&SockRef::from(&socket))?;
                 Ok(socket)
             }))
         };

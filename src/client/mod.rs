@@ -1,26 +1,28 @@
-//! The client and its options. A call is in `session`; its connection comes from `pool`, and how
+//! The client and its options. A call is in `open`; its connection comes from `pool`, and how
 //! one is made is in `connect`.
 
 pub mod blocking;
 
 mod connect;
 mod deadline;
+mod open;
 mod pool;
-mod session;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol::lock::OnceCell;
 
 use crate::metrics::endpoint;
 use crate::net::tls::{KeyPair, Trust};
 use crate::wire::{Limits, Secret, encode};
-use crate::{Error, Value, from_value};
-use session::Session;
+use crate::{Error, Phase, Value, from_value};
+use deadline::Deadline;
+use open::OpenClient;
 
 /// A client that sends MessagePack messages and gets the replies.
 ///
@@ -51,8 +53,8 @@ use session::Session;
 #[derive(Clone)]
 pub struct Client {
     options: Arc<Options>,
-    /// Made by the first call: reads files, and opens the metrics' port.
-    session: Arc<OnceLock<Session>>,
+    /// Made by the first call.
+    open: Arc<OnceCell<OpenClient>>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,13 +94,13 @@ impl Client {
             metrics_port: endpoint::DEFAULT_PORT,
             debug: false,
         };
-        Self { options: Arc::new(options), session: Arc::default() }
+        Self { options: Arc::new(options), open: Arc::new(OnceCell::new()) }
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Arc::unwrap_or_clone(self.options);
         change(&mut options);
-        Self { options: Arc::new(options), session: Arc::default() }
+        Self { options: Arc::new(options), open: Arc::new(OnceCell::new()) }
     }
 
     /// Sets how long a call may take as a whole: waiting for a free connection, resolving the
@@ -237,7 +239,7 @@ impl Client {
     /// - [`Error::Connect`]: no connection; nothing was sent.
     /// - [`Error::Tls`]: no trust between the two, and the request was not run; or, seldom, TLS
     ///   broke in the middle of the call.
-    /// - [`Error::Timeout`]: with the [`Phase`](crate::Phase) that took too long.
+    /// - [`Error::Timeout`]: with the [`Phase`] that took too long.
     /// - [`Error::Disconnected`]: the connection ended before the reply; the request may have run.
     /// - [`Error::Protocol`]: the reply is not MessagePack or exceeds the client's limits.
     /// - [`Error::Config`], [`Error::Bind`]: the options cannot work; nothing was sent.
@@ -247,7 +249,7 @@ impl Client {
         encode::message(&message, &mut packed)
             .map_err(|error| Error::Protocol(error.to_string()))?;
         drop(message);
-        self.session()?.exchange(packed).await
+        self.exchange(packed).await
     }
 
     /// Sends a message of any type that implements [`Serialize`], and makes a type of the
@@ -285,15 +287,20 @@ impl Client {
         from_value(&self.send(crate::to_value(message)?).await?)
     }
 
-    fn session(&self) -> Result<&Session, Error> {
-        match self.session.get() {
-            Some(session) => Ok(session),
-            None => {
-                // Two first calls at once may both make one; one of them is kept.
-                let session = Session::open(&self.options)?;
-                Ok(self.session.get_or_init(|| session))
-            }
-        }
+    /// Sends one packed message and reads its reply.
+    async fn exchange(&self, packed: Vec<u8>) -> Result<Value, Error> {
+        let deadline = Deadline::after(self.options.timeout);
+        let open = match self.open.get() {
+            Some(open) => open,
+            None => deadline.within(Phase::Connect, self.open()).await?,
+        };
+        open.exchange(packed, &deadline).await
+    }
+
+    async fn open(&self) -> Result<&OpenClient, Error> {
+        let options = self.options.clone();
+        // Reads files, and resolves the name of the metrics' host.
+        self.open.get_or_try_init(|| smol::unblock(move || OpenClient::open(&options))).await
     }
 }
 

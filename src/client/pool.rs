@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use smol::lock::{Semaphore, SemaphoreGuard};
+use smol::lock::{Mutex as AsyncMutex, Semaphore, SemaphoreGuard};
 
 use super::connect::{ClientStream, Connector, as_tls_error, is_open_and_silent};
 use super::deadline::Deadline;
@@ -21,6 +21,9 @@ pub(super) struct Pool {
     connector: Connector,
     /// One for each connection that may exist.
     permits: Semaphore,
+    /// Held while waiting for a permit. A semaphore lets newcomers pass by those that wait, and one
+    /// busy task could keep another waiting for ever; this lock is fair to who has waited long.
+    turn: AsyncMutex<()>,
     /// The last one used is the first one used again, so that those not needed grow old.
     idle: Mutex<Vec<Pooled>>,
     lifetime: Option<Duration>,
@@ -42,7 +45,14 @@ impl Pool {
         metrics: Option<ClientMetrics>,
     ) -> Self {
         let permits = Semaphore::new(max_connections);
-        Self { connector, permits, idle: Mutex::default(), lifetime, metrics }
+        Self {
+            connector,
+            permits,
+            turn: AsyncMutex::new(()),
+            idle: Mutex::default(),
+            lifetime,
+            metrics,
+        }
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
@@ -51,8 +61,11 @@ impl Pool {
 
     /// Waits for a connection for one exchange: an idle one, or a new one.
     pub(super) async fn lease(&self, deadline: &Deadline) -> Result<Lease<'_>, Error> {
-        let permit =
-            deadline.within(Phase::Queue, async { Ok(self.permits.acquire().await) }).await?;
+        let permit = async {
+            let _turn = self.turn.lock().await;
+            Ok(self.permits.acquire().await)
+        };
+        let permit = deadline.within(Phase::Queue, permit).await?;
         let pooled = match self.take_idle() {
             Some(pooled) => pooled,
             None => {
@@ -62,7 +75,7 @@ impl Pool {
                 Pooled { connection, made: Instant::now(), _counted: counted }
             }
         };
-        Ok(Lease { pool: self, pooled: Some(pooled), _permit: permit })
+        Ok(Lease { pool: self, pooled, _permit: permit })
     }
 
     fn take_idle(&self) -> Option<Pooled> {
@@ -75,45 +88,6 @@ impl Pool {
         }
     }
 
-    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Pooled>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection for one exchange. Dropped at any other point, the connection is closed.
-pub(super) struct Lease<'a> {
-    pool: &'a Pool,
-    /// Taken by the exchange, and lost with it if it does not come to its end.
-    pooled: Option<Pooled>,
-    _permit: SemaphoreGuard<'a>,
-}
-
-impl Lease<'_> {
-    /// Writes a request and reads its reply.
-    pub(super) async fn exchange(
-        &mut self,
-        request: &[u8],
-        deadline: &Deadline,
-        limits: &Limits,
-    ) -> Result<Value, Error> {
-        let Some(mut pooled) = self.pooled.take() else {
-            return Err(self.disconnected(io::ErrorKind::NotConnected.into()));
-        };
-        let connection = &mut pooled.connection;
-        connection.output().extend_from_slice(request);
-        let written = async { Ok(poll_fn(|context| connection.poll_flush(context)).await) };
-        let written = deadline.within(Phase::Send, written).await?;
-        // A server that refuses a request before its end answers and reads no more: its reply may
-        // be here although the rest could not be written.
-        let reply = self.receive(connection, limits);
-        let reply = deadline.within(Phase::Reply, reply).await?;
-        if written.is_ok() {
-            connection.shrink();
-            self.pool.lock_idle().push(pooled);
-        }
-        Ok(reply)
-    }
-
     async fn receive(
         &self,
         connection: &mut Connection<ClientStream>,
@@ -123,7 +97,7 @@ impl Lease<'_> {
             |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
         loop {
             if let Some(foreign) = Foreign::recognise_server(connection.unread()) {
-                let address = self.pool.address();
+                let address = self.address();
                 return Err(Error::Protocol(format!("{address} {}", foreign.advice())));
             }
             if let Some(message) = connection.next_message(limits).map_err(protocol)? {
@@ -133,7 +107,7 @@ impl Lease<'_> {
                     // Nobody can tell which of the values belongs to the request.
                     more => Err(Error::Protocol(format!(
                         "{} sent {more} bytes behind its reply",
-                        self.pool.address()
+                        self.address()
                     ))),
                 };
             }
@@ -146,10 +120,71 @@ impl Lease<'_> {
     }
 
     fn disconnected(&self, error: io::Error) -> Error {
-        let address = self.pool.address();
+        let address = self.address();
         match as_tls_error(address, error) {
             Ok(error) => error,
             Err(source) => Error::Disconnected { address: address.to_string(), source },
         }
+    }
+
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Pooled>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection for one exchange. Dropped at any other point, the connection is closed.
+pub(super) struct Lease<'a> {
+    pool: &'a Pool,
+    pooled: Pooled,
+    _permit: SemaphoreGuard<'a>,
+}
+
+impl Lease<'_> {
+    /// Writes a request and reads its reply.
+    pub(super) async fn exchange(
+        mut self,
+        request: &[u8],
+        deadline: &Deadline,
+        limits: &Limits,
+    ) -> Result<Value, Error> {
+        let pool = self.pool;
+        let connection = &mut self.pooled.connection;
+        connection.output().extend_from_slice(request);
+        let written = async { Ok(poll_fn(|context| connection.poll_flush(context)).await) };
+        let written = deadline.within(Phase::Send, written).await?;
+        // A server that refuses a request before its end answers and reads no more: its reply may
+        // be here although the rest could not be written.
+        let reply = pool.receive(connection, limits);
+        let reply = deadline.within(Phase::Reply, reply).await?;
+        if written.is_ok() {
+            connection.shrink();
+            pool.lock_idle().push(self.pooled);
+        }
+        Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_gets_no_connection_in_time_was_in_the_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let connector = Connector::new("127.0.0.1", port, None, 1).expect("nothing is wrong");
+        let pool = Pool::new(connector, 1, None, None);
+        smol::block_on(async {
+            let first = pool.lease(&Deadline::after(None)).await.expect("it listens");
+            let soon = Deadline::after(Some(Duration::from_millis(10)));
+            match pool.lease(&soon).await.map(|_| ()) {
+                Err(Error::Timeout { phase: Phase::Queue, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            drop(first);
+            pool.lease(&Deadline::after(None)).await.expect("it is free again");
+        });
     }
 }

@@ -95,7 +95,16 @@ impl<S: Transport> Connection<S> {
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.output.len() {
             let unwritten = self.output.get(self.written..).unwrap_or_default();
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, unwritten))?;
+            let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, unwritten)?
+            else {
+                // Replies come on while a slow peer takes them: what is written must go, or the
+                // buffer grows for as long as it is never empty.
+                if self.written >= self.unwritten() {
+                    self.output.drain(..self.written);
+                    self.written = 0;
+                }
+                return Poll::Pending;
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -149,7 +158,7 @@ impl<S: Transport> Connection<S> {
             buffers.output = Some(lent);
         }
         if self.input.unread().is_empty() {
-            self.finder = FrameFinder::new();
+            self.finder = FrameFinder::new(); // lets go of what nested containers made it allocate
         }
     }
 }
@@ -213,5 +222,144 @@ impl Input {
             space.copy_from_slice(self.unread());
             *self = Self { bytes, start: 0, end: length };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smol::io::{AsyncRead, AsyncWrite};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_depth: 128, max_items: 1 << 20 };
+
+    /// A stream that hands out its input and takes output in pieces, pending in between.
+    #[derive(Debug, Default)]
+    struct Pieces {
+        input: Vec<u8>,
+        output: Vec<u8>,
+        read_size: usize,
+        write_size: usize,
+        turn: bool,
+    }
+
+    impl Pieces {
+        fn is_turn(&mut self) -> bool {
+            self.turn = !self.turn;
+            self.turn
+        }
+    }
+
+    impl Transport for Pieces {
+        fn reset_on_close(&self) {}
+
+        fn is_sent(&self) -> bool {
+            true
+        }
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            if !self.is_turn() {
+                return Poll::Pending;
+            }
+            let size = self.read_size.min(self.input.len()).min(buffer.len());
+            let rest = self.input.split_off(size);
+            buffer[..size].copy_from_slice(&self.input);
+            self.input = rest;
+            Poll::Ready(Ok(size))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if !self.is_turn() {
+                return Poll::Pending;
+            }
+            let size = self.write_size.min(bytes.len());
+            self.output.extend_from_slice(&bytes[..size]);
+            Poll::Ready(Ok(size))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Messages of very different sizes, and what they are together.
+    fn messages() -> (Vec<Vec<u8>>, Vec<u8>) {
+        let bin = |size: u32| {
+            let mut message = vec![0xc6];
+            message.extend_from_slice(&size.to_be_bytes());
+            message.resize(5 + size as usize, size as u8);
+            message
+        };
+        let sizes = [0, 1, 100, 4091, 4096, 5000, 65_530, 65_536, 70_000, 3, 300_000, 7];
+        let messages: Vec<_> = sizes.into_iter().map(bin).collect();
+        let joined = messages.concat();
+        (messages, joined)
+    }
+
+    #[test]
+    fn messages_survive_any_pieces_and_the_return_of_the_buffers_in_between() {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for read_size in [1013, 4095, 4096, 4097, 65_536, 1 << 20] {
+            let (messages, input) = messages();
+            let stream = Pieces { input, read_size, ..Pieces::default() };
+            let mut connection = Connection::new(stream);
+            let mut buffers = Buffers::default();
+            let mut found = Vec::new();
+            loop {
+                connection.borrow_buffers(&mut buffers);
+                while let Some(message) = connection.next_message(&LIMITS).expect("well-formed") {
+                    found.push(message.to_vec());
+                }
+                let read = connection.poll_read(&mut context);
+                connection.return_buffers(&mut buffers);
+                if let Poll::Ready(read) = read
+                    && read.expect("it never fails") == 0
+                {
+                    break;
+                }
+            }
+            assert!(found == messages, "in pieces of {read_size}");
+            assert!(connection.unread().is_empty());
+            assert_eq!(connection.input.bytes.capacity(), 0, "an idle connection owns no buffer");
+            let kept = buffers.input.expect("returned");
+            assert_eq!((kept.len(), kept.capacity()), (READ_BUFFER_BYTES, READ_BUFFER_BYTES));
+        }
+    }
+
+    #[test]
+    fn output_that_is_never_empty_does_not_grow() {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let stream = Pieces { write_size: 1000, ..Pieces::default() };
+        let mut connection = Connection::new(stream);
+        let mut expected = Vec::new();
+        for round in 0..2000 {
+            // As much comes in as goes out, and some was there before.
+            let reply = vec![round as u8; if round == 0 { 10_000 } else { 500 }];
+            expected.extend_from_slice(&reply);
+            connection.output().extend_from_slice(&reply);
+            while connection.unwritten() > 5000 {
+                let _ = connection.poll_flush(&mut context);
+            }
+            assert!(connection.output().capacity() < 40_000, "round {round}");
+        }
+        while connection.poll_flush(&mut context).is_pending() {}
+        assert!(connection.stream.output == expected);
+        assert!(connection.is_flushed());
     }
 }

@@ -5,13 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use smol::{Async, Timer};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::stream::configure;
 
 /// Connections that the kernel keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
-
-/// How long a connection is silent before the kernel asks whether the peer still exists.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The pause after an accept that failed for want of something: descriptors, memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
@@ -73,13 +72,6 @@ impl Listener {
         let _ = configure(&SockRef::from(&socket));
         Ok((socket, peer))
     }
-}
-
-/// What every connection has, on both sides: no delay for small messages, and an end to those
-/// whose peer has vanished.
-pub(crate) fn configure(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

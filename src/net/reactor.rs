@@ -67,7 +67,7 @@ impl Reactor {
         let mut context = Context::from_waker(&waker);
         let mut events = Events::with_capacity(1024);
         loop {
-            self.alarm.state.store(AWAKE, Ordering::SeqCst);
+            self.alarm.awake();
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
@@ -78,7 +78,7 @@ impl Reactor {
             };
             let polled = self.poll.borrow_mut().poll(&mut events, timeout);
             // Awake before the tasks of this thread are woken, or each of them would kick it.
-            self.alarm.state.store(AWAKE, Ordering::SeqCst);
+            self.alarm.awake();
             match polled {
                 Ok(()) => self.dispatch(&events),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -106,11 +106,10 @@ impl Reactor {
             writer: Cell::new(None),
         });
         let token = Token(self.sources.borrow_mut().insert(source.clone()));
-        // Dropped on failure, and taken from the slab again.
-        let stream = |socket| TcpStream { socket, source, token, reactor: self.clone() };
-        let registered =
-            self.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE);
-        let stream = stream(socket);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.registry.register(&mut socket, token, interest);
+        // Dropped if that failed, which takes it from the slab again.
+        let stream = TcpStream { socket, source, token, reactor: self.clone() };
         registered.map(|()| stream)
     }
 
@@ -119,8 +118,8 @@ impl Reactor {
             if event.token() == ALARM {
                 continue;
             }
-            // An event may come for a socket that was closed earlier in the same batch. If its
-            // place has been taken since, the new one tries once in vain.
+            // An event may be for a socket that is gone. If its place has been taken since, the new
+            // one tries once in vain.
             let Some(source) = self.sources.borrow().get(event.token().0).cloned() else {
                 continue;
             };
@@ -166,6 +165,12 @@ struct Alarm {
 }
 
 impl Alarm {
+    /// Marks the thread as awake. A swap, as what another thread did before it woke this one must
+    /// be seen by the poll that follows.
+    fn awake(&self) {
+        self.state.swap(AWAKE, Ordering::SeqCst);
+    }
+
     /// Marks the thread as asleep, unless it was woken since it last began to poll.
     fn sleep(&self) -> bool {
         self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()

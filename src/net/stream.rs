@@ -10,8 +10,19 @@ use futures_rustls::TlsStream;
 use smol::Timer;
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::reactor;
+
+/// How long a connection is silent before the kernel asks whether the peer still exists.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What every connection has, on both sides: no delay for small messages, and an end to those
+/// whose peer has vanished.
+pub(crate) fn configure(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+}
 
 /// A byte stream that can be cut off.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -38,21 +49,21 @@ impl Transport for reactor::TcpStream {
 
 impl Transport for async_net::TcpStream {
     fn reset_on_close(&self) {
-        reset_on_close(socket2::SockRef::from(self));
+        reset_on_close(SockRef::from(self));
     }
 
     fn is_sent(&self) -> bool {
-        is_sent(socket2::SockRef::from(self))
+        is_sent(SockRef::from(self))
     }
 }
 
-fn reset_on_close(socket: socket2::SockRef<'_>) {
+fn reset_on_close(socket: SockRef<'_>) {
     // Fails only on a socket that is already closed.
     let _ = socket.set_linger(Some(Duration::ZERO));
 }
 
 #[cfg(target_os = "linux")]
-fn is_sent(socket: socket2::SockRef<'_>) -> bool {
+fn is_sent(socket: SockRef<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     // With this limit a socket is writable only when no byte is unsent (tcp_notsent_lowat in
     // ip-sysctl.rst).
@@ -63,7 +74,7 @@ fn is_sent(socket: socket2::SockRef<'_>) -> bool {
 
 /// Elsewhere nobody tells; the time that a stop gives to its last replies must do.
 #[cfg(not(target_os = "linux"))]
-fn is_sent(_: socket2::SockRef<'_>) -> bool {
+fn is_sent(_: SockRef<'_>) -> bool {
     true
 }
 
@@ -124,7 +135,12 @@ impl<T: Transport> AsyncRead for Stream<T> {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, buffer),
+            Self::Tls(stream) => match ready!(Pin::new(&mut **stream).poll_read(context, buffer)) {
+                // The peer closed without a close_notify, as many do. A message says where it ends,
+                // so nothing can be cut off unnoticed.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+                read => Poll::Ready(read),
+            },
         }
     }
 }

@@ -34,7 +34,7 @@ impl ServerHandle {
         let thread = thread::Builder::new()
             .name("arrpc-acceptor".to_owned())
             .spawn(|| smol::block_on(listening.serve(stop_signal)))
-            .map_err(|error| Error::Config(format!("cannot start a thread: {error}")))?;
+            .map_err(|source| Error::Thread { source })?;
         Ok(Self { local_addr, metrics_addr, stop, thread })
     }
 

@@ -9,8 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use serde::Serialize;
+
+use crate::name::short_name;
 use crate::net::tls::TlsIdentity;
-use crate::{RpcError, Value};
+use crate::{RpcError, Serde, Value, to_value};
 
 /// A type that answers messages. A closure given to [`Server::new`](crate::Server::new) is one;
 /// implement it for a type of your own and pass that to
@@ -132,9 +135,6 @@ pub mod marker {
     /// A future of the reply.
     #[derive(Debug)]
     pub enum Later {}
-    /// The reply of a handler that [`typed`](crate::typed) made.
-    #[derive(Debug)]
-    pub enum Typed {}
 }
 
 /// What a handler closure may return: anything that is [`IntoReply`], or a future of it.
@@ -174,37 +174,59 @@ where
     note = "return a `Value`, a number, a string, `bool`, `Vec<u8>`, `()`, an `Option` or `Result` \
             of these, or `arrpc::Serde(..)` around a type that implements `Serialize`"
 )]
-pub trait IntoReply {
+pub trait IntoReply: closed::List {
     /// Makes it the reply to a message, or its error.
     fn into_reply(self) -> Result<Value, RpcError>;
 }
 
+mod closed {
+    /// The types that a handler may return.
+    pub trait List {}
+}
+
+impl closed::List for Value {}
 impl IntoReply for Value {
     fn into_reply(self) -> Result<Value, RpcError> {
         Ok(self)
     }
 }
 
+impl closed::List for () {}
 impl IntoReply for () {
     fn into_reply(self) -> Result<Value, RpcError> {
         Ok(Value::Nil)
     }
 }
 
+impl<T: IntoReply> closed::List for Option<T> {}
 impl<T: IntoReply> IntoReply for Option<T> {
     fn into_reply(self) -> Result<Value, RpcError> {
         self.map_or(Ok(Value::Nil), T::into_reply)
     }
 }
 
+impl<T: IntoReply, E: Into<RpcError>> closed::List for Result<T, E> {}
 impl<T: IntoReply, E: Into<RpcError>> IntoReply for Result<T, E> {
     fn into_reply(self) -> Result<Value, RpcError> {
         self.map_err(Into::into)?.into_reply()
     }
 }
 
+impl<T: Serialize> closed::List for Serde<T> {}
+impl<T: Serialize> IntoReply for Serde<T> {
+    fn into_reply(self) -> Result<Value, RpcError> {
+        to_value(&self.0).map_err(|error| {
+            tracing::error!(%error, "the handler's reply cannot be serialized");
+            RpcError::new(
+                "The handler's reply cannot be serialized, the server's log has the details",
+            )
+        })
+    }
+}
+
 macro_rules! into_reply {
     ($($type:ty),*) => {$(
+        impl closed::List for $type {}
         impl IntoReply for $type {
             fn into_reply(self) -> Result<Value, RpcError> {
                 Ok(Value::from(self))
@@ -300,23 +322,10 @@ impl<T> Future for BlockingCall<T> {
     }
 }
 
-/// The last part of a type's name: `handler` for `my_program::handler`, `closure` for a closure.
-/// For a closure that one of our wrappers made it is the name of what is wrapped.
-pub(crate) fn short_name<T: ?Sized>() -> &'static str {
-    let mut path = std::any::type_name::<T>();
-    for wrapper in ["arrpc::server::handler::blocking<", "arrpc::services::typed::typed<"] {
-        path = path.strip_prefix(wrapper).unwrap_or(path);
-    }
-    let path = path.split(['<', ',', '>']).next().unwrap_or(path);
-    match path.rsplit("::").next() {
-        Some("{{closure}}") | None => "closure",
-        Some(name) => name,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::typed::Typed;
 
     fn function(message: Value) -> Value {
         message
@@ -372,11 +381,11 @@ mod tests {
         let wrapped = blocking(function);
         assert_eq!(Closure::<_, marker::Later>::new(wrapped).name(), "function");
         let wrapped = crate::typed(|number: u8| Ok::<_, RpcError>(number));
-        assert_eq!(Closure::<_, marker::Typed>::new(wrapped).name(), "closure");
+        assert_eq!(Closure::<_, Typed>::new(wrapped).name(), "closure");
         fn double(number: u8) -> Result<u8, RpcError> {
             Ok(number * 2)
         }
         let wrapped = crate::typed(double);
-        assert_eq!(Closure::<_, marker::Typed>::new(wrapped).name(), "double");
+        assert_eq!(Closure::<_, Typed>::new(wrapped).name(), "double");
     }
 }

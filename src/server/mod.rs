@@ -228,7 +228,8 @@ impl Server {
         self
     }
 
-    /// Sets how long a server that stops waits for requests that it has accepted.
+    /// Sets how long a server that stops waits for requests that it has accepted. A handler that
+    /// blocks its thread beyond that is left behind.
     ///
     /// Defaults to 10 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
@@ -248,7 +249,7 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Config`] if the options cannot work, [`Error::Bind`] if the address, or that of
-    /// the metrics, cannot be listened on.
+    /// the metrics, cannot be listened on, [`Error::Thread`] if the system gives no threads.
     pub fn start(self) -> Result<(), Error> {
         smol::block_on(self.serve(pending()))
     }

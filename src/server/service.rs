@@ -41,6 +41,24 @@ impl From<Malformed> for Refusal {
 }
 
 impl Refusal {
+    /// The rule that was broken, for the metrics: a limit by the name of its setter.
+    pub(crate) fn rule(self) -> &'static str {
+        match self {
+            Self::Malformed(malformed) => malformed.limit().unwrap_or("messagepack"),
+            Self::InvalidSignature | Self::NoSecret => "auth_secret",
+        }
+    }
+
+    /// The `reason` label of the metrics: the text without what the peer may vary, as the distinct
+    /// reasons are few and stay for ever.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed(malformed) => malformed.reason(),
+            Self::InvalidSignature => INVALID_SIGNATURE,
+            Self::NoSecret => NO_SECRET,
+        }
+    }
+
     /// What the peer is told.
     pub(crate) fn reply(self) -> Reply {
         match self {

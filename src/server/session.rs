@@ -9,7 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::panic::AssertUnwindSafe;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,6 @@ use super::service::{Refusal, Service, panicked};
 use crate::metrics::{InFlight, ServerConnectionMetrics};
 use crate::net::connection::{Buffers, Connection};
 use crate::net::stream::{Transport, linger};
-use crate::wire::Malformed;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
 use crate::{RpcError, Value};
@@ -93,7 +93,7 @@ pub(crate) struct Session<S> {
     refused_signatures: u32,
     /// When the stream had taken the last reply to its end.
     last_reply: Stage,
-    /// The first bytes were looked at, and are MessagePack's.
+    /// The first bytes were looked at for another protocol.
     recognised: bool,
     /// Set when nothing more is read: the connection ends once all is answered.
     ending: Option<Ending>,
@@ -126,7 +126,12 @@ impl<S: Transport> Session<S> {
     pub(crate) async fn run(mut self) -> Ending {
         let ending = match poll_fn(|context| self.poll(context)).await {
             Ok(ending) => ending,
-            Err(error) => return Ending::Lost(error),
+            Err(error) => {
+                // Nobody waits for the replies, but what was begun comes to its end.
+                drop(self.connection);
+                while self.in_flight.next().await.is_some() {}
+                return Ending::Lost(error);
+            }
         };
         match ending {
             // See `reset_on_close` for why a reset. But one discards what is not delivered yet, so
@@ -134,10 +139,12 @@ impl<S: Transport> Session<S> {
             Ending::Stopped if self.connection.stream().is_sent() => {
                 self.connection.stream().reset_on_close();
             }
-            Ending::Stopped | Ending::StoppedBehindReply | Ending::Refused => {
-                linger(self.connection.into_stream()).await;
+            // A peer that has closed its side may still read, and over TLS it wants to hear of the
+            // end.
+            Ending::Stopped | Ending::StoppedBehindReply | Ending::Refused | Ending::PeerClosed => {
+                linger(self.connection.into_stream()).await
             }
-            Ending::PeerClosed | Ending::Lost(_) => {}
+            Ending::Lost(_) => {}
         }
         ending
     }
@@ -210,13 +217,20 @@ impl<S: Transport> Session<S> {
             if !self.has_room() {
                 return false;
             }
-            let (bytes, received) = match self.connection.next_message(&self.service.limits) {
-                Ok(Some(message)) => (message.len(), self.service.receive(message)),
+            let timed = self.metrics.is_some();
+            let message = match self.connection.next_message(&self.service.limits) {
+                Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(malformed) => (self.connection.unread().len(), Err(malformed.into())),
+                Err(malformed) => {
+                    // Where it ends is not known, so neither is where the next message begins.
+                    let bytes = self.connection.unread().len();
+                    self.refuse(malformed.into(), Account::open(bytes, timed));
+                    self.ending = Some(Ending::Refused);
+                    break;
+                }
             };
-            let account = Account::open(bytes, self.metrics.is_some());
-            match received {
+            let account = Account::open(message.len(), timed);
+            match self.service.receive(message) {
                 Ok(message) => {
                     self.refused_signatures = 0;
                     self.handle(message, account, context);
@@ -242,29 +256,19 @@ impl<S: Transport> Session<S> {
         }
     }
 
-    /// Answers a message that does not reach the handler, and ends the session if need be.
+    /// Answers a message that does not reach the handler.
     #[cold]
-    fn refuse(&mut self, refusal: Refusal, account: Account) {
-        let ends = match refusal {
-            Refusal::Malformed(malformed) => {
-                self.count_refusal(malformed);
-                !malformed.has_known_end()
-            }
-            Refusal::InvalidSignature => {
-                self.refused_signatures += 1;
-                self.refused_signatures >= MAX_REFUSED_SIGNATURES
-            }
-            Refusal::NoSecret => false,
-        };
-        self.reply(refusal.reply(), account);
-        if ends {
-            self.ending = Some(Ending::Refused);
+    fn refuse(&mut self, refusal: Refusal, mut account: Account) {
+        if let Some(metrics) = &self.metrics {
+            metrics.refusal(refusal.rule());
         }
-    }
-
-    fn count_refusal(&self, malformed: Malformed) {
-        if let (Some(metrics), Some(limit)) = (&self.metrics, malformed.limit()) {
-            metrics.refusal(limit);
+        account.reason = Some(refusal.reason());
+        self.reply(refusal.reply(), account);
+        if refusal == Refusal::InvalidSignature {
+            self.refused_signatures += 1;
+            if self.refused_signatures >= MAX_REFUSED_SIGNATURES {
+                self.ending = Some(Ending::Refused);
+            }
         }
     }
 
@@ -315,7 +319,7 @@ impl<S: Transport> Session<S> {
             Reply::Rpc(reason) | Reply::Auth(reason) => {
                 tracing::debug!(%peer, reason, "message answered with an error");
                 if let Some(metrics) = &self.metrics {
-                    metrics.error(reason);
+                    metrics.error(account.reason.unwrap_or(reason));
                 }
             }
         }
@@ -338,11 +342,13 @@ struct Account {
     bytes: usize,
     /// Read only with metrics on: a look at the clock costs as much as decoding a small message.
     started: Option<Instant>,
+    /// The `reason` label of an error, where it is not the error's message.
+    reason: Option<&'static str>,
 }
 
 impl Account {
     fn open(bytes: usize, timed: bool) -> Self {
-        Self { bytes, started: timed.then(Instant::now) }
+        Self { bytes, started: timed.then(Instant::now), reason: None }
     }
 }
 
@@ -359,6 +365,17 @@ enum Pending {
     Running(CatchUnwind<AssertUnwindSafe<Later>>),
     /// Done, but behind one that is not. Taken when its turn comes.
     Done(Option<Reply>),
+}
+
+impl Drop for Exchange {
+    /// Drops the handler's future where its panic does no harm: in the drop of an executor it would
+    /// abort the process.
+    fn drop(&mut self) {
+        let reply = mem::replace(&mut self.reply, Pending::Done(None));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(reply))) {
+            panicked(&*panic, &self.context);
+        }
+    }
 }
 
 impl Future for Exchange {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
 use smol::future::FutureExt;
@@ -23,6 +24,7 @@ pub(super) struct Listening {
     listener: Listener,
     pub(super) local_addr: SocketAddr,
     workers: Workers,
+    drain_timeout: Duration,
     pub(super) metrics_addr: Option<SocketAddr>,
     readiness: endpoint::Readiness,
     after_start: Vec<AfterStart>,
@@ -42,7 +44,7 @@ impl Listening {
         stop.or(accept).await;
         self.readiness.stopping();
         drop(self.listener);
-        self.workers.stop().await;
+        self.workers.stop(self.drain_timeout).await;
         tracing::info!(address = %self.local_addr, "stopped");
     }
 }
@@ -100,12 +102,13 @@ impl Server {
         let setup = Setup { service: Arc::new(service), tls, drain_timeout: self.drain_timeout };
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
         let workers = Workers::start(threads.unwrap_or(1), &setup)
-            .map_err(|error| Error::Config(format!("cannot start the threads: {error}")))?;
+            .map_err(|source| Error::Thread { source })?;
         readiness.ready();
         Ok(Listening {
             listener,
             local_addr,
             workers,
+            drain_timeout: self.drain_timeout,
             metrics_addr,
             readiness,
             after_start: self.after_start,

@@ -30,6 +30,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// idle connections are reset: a reset discards what the kernel has not delivered.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// How much longer than its own deadline a worker may take to end.
+const STUCK: Duration = Duration::from_secs(1);
+
 /// A connection that was accepted, on its way to a worker.
 type Arrival = (TcpStream, SocketAddr);
 
@@ -65,18 +68,26 @@ impl Workers {
 
     /// Hands a connection to the worker with the fewest.
     pub(crate) fn dispatch(&self, arrival: Arrival) {
-        let fewest = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed));
-        if let Some(worker) = fewest {
+        // Closed only if the worker's thread is gone, which nothing is meant to bring about.
+        let alive = self.workers.iter().filter(|worker| !worker.arrivals.is_closed());
+        if let Some(worker) = alive.min_by_key(|worker| worker.load.load(Ordering::Relaxed)) {
             worker.load.fetch_add(1, Ordering::Relaxed);
-            // Refused only by a worker whose thread is gone; the connection is dropped with it.
             let _ = worker.arrivals.try_send(arrival);
         }
     }
 
-    /// Lets every worker finish what was accepted, and waits for them.
-    pub(crate) async fn stop(self) {
+    /// Lets every worker finish what was accepted, and waits for them; not for a worker that a
+    /// handler keeps from looking at the time.
+    pub(crate) async fn stop(self, drain_timeout: Duration) {
         drop(self.workers);
-        let _ = self.ended.recv().await;
+        let ended = async {
+            let _ = self.ended.recv().await;
+        };
+        let stuck = async {
+            Timer::after(GRACE.saturating_add(drain_timeout).saturating_add(STUCK)).await;
+            tracing::warn!("a handler that blocks keeps its thread, which is left behind");
+        };
+        ended.or(stuck).await;
     }
 }
 
@@ -111,7 +122,7 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
     let (open_sender, open) = channel::bounded::<Infallible>(1);
     reactor.block_on(executor.run(async {
         while let Ok((socket, address)) = inbox.recv().await {
-            let connection = Connection {
+            let accepted = Accepted {
                 socket,
                 address,
                 reactor: reactor.clone(),
@@ -120,9 +131,9 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
                 load: load.clone(),
                 _open: open_sender.clone(),
             };
-            // Handlers' panics are caught where they are called; this one is for what their
-            // futures do when they are dropped. It costs the connection, not the worker.
-            let served = AssertUnwindSafe(connection.serve()).catch_unwind();
+            // Handlers' panics are caught where handlers are called. Any other would be a fault of
+            // ours, and is to cost the connection, not the worker.
+            let served = AssertUnwindSafe(accepted.serve()).catch_unwind();
             executor.spawn(served).detach();
         }
         drop(open_sender);
@@ -145,7 +156,7 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
 }
 
 /// One accepted connection on its worker.
-struct Connection {
+struct Accepted {
     socket: TcpStream,
     address: SocketAddr,
     reactor: Rc<Reactor>,
@@ -156,7 +167,7 @@ struct Connection {
     _open: Sender<Infallible>,
 }
 
-impl Connection {
+impl Accepted {
     async fn serve(self) {
         let peer = self.address;
         tracing::debug!(%peer, "connected");
@@ -171,7 +182,11 @@ impl Connection {
         let socket = self.reactor.adopt(self.socket)?;
         let (stream, identity) = match &self.setup.tls {
             None => (Stream::Plain(socket), None),
-            Some(acceptor) => handshake(acceptor, socket).await?,
+            Some(acceptor) => handshake(acceptor, socket).await.inspect_err(|_| {
+                if let Some(metrics) = &self.setup.service.metrics {
+                    metrics.refusal("tls_handshake");
+                }
+            })?,
         };
         let service = self.setup.service;
         let tls = self.setup.tls.is_some();

@@ -51,7 +51,11 @@ where
 #[derive(Debug)]
 pub struct TypedResponse(Response);
 
-impl Reply<marker::Typed> for TypedResponse {
+/// Marks the reply of a handler that [`typed`] made. Inferred, never written.
+#[derive(Debug)]
+pub enum Typed {}
+
+impl Reply<Typed> for TypedResponse {
     fn into_response(self) -> Response {
         self.0
     }

@@ -31,7 +31,7 @@ pub(crate) enum Malformed {
     Text {
         offset: usize,
     },
-    /// Bytes after the one value that a signed body holds, or a value cut short inside it.
+    /// Bytes behind the one value that there must be, or less than that value.
     Length {
         expected: usize,
         found: usize,
@@ -48,11 +48,6 @@ pub(crate) enum Malformed {
 }
 
 impl Malformed {
-    /// Whether the end of the refused message is known, so that the connection can go on behind it.
-    pub(crate) fn has_known_end(self) -> bool {
-        matches!(self, Self::Text { .. } | Self::Length { .. })
-    }
-
     /// The name of the limit that was hit, as the metrics and the setters call it.
     pub(crate) fn limit(self) -> Option<&'static str> {
         match self {
@@ -60,6 +55,20 @@ impl Malformed {
             Self::TooDeep { .. } => Some("max_depth"),
             Self::TooManyItems { .. } => Some("max_items"),
             Self::Reserved { .. } | Self::Text { .. } | Self::Length { .. } => None,
+        }
+    }
+}
+
+impl Malformed {
+    /// What is wrong, without numbers.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Reserved { .. } => "Not MessagePack: byte 0xc1",
+            Self::Text { .. } => "Not MessagePack: a str is not UTF-8",
+            Self::Length { .. } => "Not one message",
+            Self::TooLong { .. } => "Message is too long (max_message_bytes)",
+            Self::TooDeep { .. } => "Message is nested too deep (max_depth)",
+            Self::TooManyItems { .. } => "Message has too many values (max_items)",
         }
     }
 }
@@ -75,7 +84,7 @@ impl fmt::Display for Malformed {
                 "Not MessagePack: the str at offset {offset} is not UTF-8, send bytes as bin"
             ),
             Self::Length { expected, found } => {
-                write!(f, "Signed data holds {found} bytes, its message has {expected}")
+                write!(f, "Not one message: {found} bytes, where the first value has {expected}")
             }
             Self::TooLong { limit } => {
                 write!(f, "Message is longer than {limit} bytes (max_message_bytes)")

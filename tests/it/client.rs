@@ -12,22 +12,16 @@ use std::time::{Duration, Instant};
 use arrpc::{
     Client, Context, Error, Phase, RpcError, Server, ServerHandle, Value, blocking, value,
 };
-use async_channel::unbounded;
+use async_channel::{Sender, unbounded};
+
 use smol::Timer;
 use smol::future::FutureExt;
 
-fn echo() -> ServerHandle {
-    Server::new("127.0.0.1", 0, |message| message).start_background().expect("a free port")
-}
+use crate::loopback::{ReservedPort, cert, echo, start};
+use crate::raw::PATIENCE;
 
 fn client(server: &ServerHandle) -> Client {
     Client::new("127.0.0.1", server.local_addr().port())
-}
-
-/// A port on which nothing listens.
-fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
 }
 
 /// A server of raw bytes: each connection is handed to `serve` with its number.
@@ -73,7 +67,7 @@ fn a_client_is_clone_send_and_sync_and_its_calls_are_send() {
 
 #[test]
 fn values_come_back_as_they_were_falsy_ones_included() {
-    let server = echo();
+    let server = start(echo());
     let client = blocking::Client::from(client(&server));
     for message in [
         Value::Nil,
@@ -119,7 +113,8 @@ fn options_that_cannot_work_fail_the_call_and_say_why() {
 
 #[test]
 fn a_server_that_is_not_there_is_tried_as_often_as_asked() {
-    let port = closed_port();
+    let reserved = ReservedPort::new();
+    let port = reserved.addr().port();
     let client = Client::new("127.0.0.1", port).con_max_retries(3);
     let started = Instant::now();
     match smol::block_on(client.send(1)) {
@@ -133,21 +128,36 @@ fn a_server_that_is_not_there_is_tried_as_often_as_asked() {
     assert!(started.elapsed() >= Duration::from_millis(75), "it waits between the attempts");
 }
 
-#[test]
-fn a_server_that_comes_up_late_is_found() {
-    let port = closed_port();
-    let client = Client::new("127.0.0.1", port);
-    let call = thread::spawn(move || smol::block_on(client.send(1)));
-    let server = loop {
-        // The port was free a moment ago; somebody else's short use of it is waited out.
-        match Server::new("127.0.0.1", port, |message| message).start_background() {
-            Ok(server) => break server,
-            Err(Error::Bind { .. }) => thread::yield_now(),
-            Err(error) => panic!("{error}"),
+/// Passes on that an attempt to connect has failed.
+struct Attempts(Sender<()>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Attempts {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if event.metadata().target() == "arrpc::client::connect" {
+            let _ = self.0.try_send(());
         }
-    };
+    }
+}
+
+#[test]
+fn a_server_that_comes_up_after_the_first_attempts_is_found() {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    let reserved = ReservedPort::new();
+    let address = reserved.addr();
+    let (attempts, failed) = unbounded();
+    let call = thread::spawn(move || {
+        let subscriber = tracing_subscriber::registry().with(Attempts(attempts));
+        tracing::subscriber::with_default(subscriber, || {
+            let client = Client::new("127.0.0.1", address.port()).con_max_retries(100);
+            smol::block_on(client.send(1))
+        })
+    });
+    for _ in 0..2 {
+        failed.recv_blocking().expect("an attempt fails");
+    }
+    let _server = start(Server::new("127.0.0.1", address.port(), |message| message));
     assert_eq!(call.join().expect("no panic").expect("a reply"), value!(1));
-    server.stop();
 }
 
 #[test]
@@ -163,32 +173,11 @@ fn the_timeout_says_which_phase_took_too_long() {
     let (keep, silent) = unbounded();
     let port = raw_server(move |_, stream| keep.try_send(stream).expect("open"));
     check(short(port), Phase::Reply);
-    let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/ca.crt");
-    check(short(port).tls_cafile(ca), Phase::Tls);
-    // The first call has the only connection for itself, for as long as its reply takes.
-    let one = Client::new("127.0.0.1", port).max_connections(1);
-    smol::block_on(async {
-        let first = one.send(1);
-        let second = async {
-            // Shares the pool: a clone whose options are the same.
-            let late = async {
-                Timer::after(Duration::from_millis(50)).await;
-                "still waiting"
-            };
-            let second = async {
-                let _ = one.clone().send(2).await;
-                "answered"
-            };
-            assert_eq!(second.or(late).await, "still waiting");
-        };
-        let first = async {
-            let _ = first.await;
-        };
-        first.or(second).await;
-    });
+    check(short(port).tls_cafile(cert("ca.crt")), Phase::Tls);
     drop(silent);
     // Nothing listens, so the attempts and the waits between them take their time.
-    check(short(closed_port()).con_max_retries(100), Phase::Connect);
+    let reserved = ReservedPort::new();
+    check(short(reserved.addr().port()).con_max_retries(100), Phase::Connect);
 }
 
 #[test]
@@ -257,7 +246,7 @@ fn a_request_whose_connection_ends_is_not_sent_again() {
 
 #[test]
 fn a_restarted_server_is_found_again_and_no_request_is_lost() {
-    let server = echo();
+    let server = start(echo());
     let address = server.local_addr();
     let client = blocking::Client::from(client(&server));
     let mut server = Some(server);
@@ -397,8 +386,32 @@ fn no_more_than_max_connections_are_open_and_further_calls_wait() {
 }
 
 #[test]
+fn a_busy_task_does_not_keep_another_from_its_turn() {
+    let server = start(echo());
+    let client = client(&server).max_connections(1);
+    let executor = smol::Executor::new();
+    smol::block_on(executor.run(async {
+        let greedy = client.clone();
+        let busy = executor.spawn(async move {
+            loop {
+                greedy.send(1).await.expect("a reply");
+            }
+        });
+        for number in 0..20 {
+            let patience = async {
+                Timer::after(PATIENCE).await;
+                panic!("call {number} never had its turn");
+            };
+            let call = async { client.send(2).await.expect("a reply") };
+            assert_eq!(call.or(patience).await, value!(2));
+        }
+        busy.cancel().await;
+    }));
+}
+
+#[test]
 fn a_blocking_client_is_shared_by_threads_and_no_reply_is_swapped() {
-    let server = echo();
+    let server = start(echo());
     let client = blocking::Client::from(client(&server));
     thread::scope(|scope| {
         for task in 0..8 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrpc::{Context, Error, Handler, Response, Server, Value, blocking, value};
 use async_channel::unbounded;
 
+use crate::loopback::cert;
 use crate::raw::{End, Raw};
 
 #[test]
@@ -39,7 +40,6 @@ fn options_that_cannot_work_are_refused_at_the_start() {
         Err(Error::Config(found)) => assert!(found.contains(text), "{found:?} lacks {text:?}"),
         other => panic!("{text}: {other:?}"),
     };
-    let cert = |name: &str| format!("{}/certs/{name}", env!("CARGO_MANIFEST_DIR"));
     check(server().threads(0), "threads must be 1 at least");
     check(server().max_in_flight(0), "max_in_flight must be 1 at least");
     check(server().max_depth(1025), "max_depth must be 1024 at most");
@@ -150,18 +150,44 @@ fn a_stop_finishes_what_was_accepted_resets_the_idle_and_frees_the_port() {
 
 #[test]
 fn a_handler_that_never_ends_is_given_up_when_the_drain_timeout_is_over() {
-    let handle = Server::new("127.0.0.1", 0, |_| async {
-        std::future::pending::<()>().await;
+    let (started_sender, started) = unbounded();
+    let handle = Server::new("127.0.0.1", 0, move |_| {
+        let started = started_sender.clone();
+        async move {
+            let _ = started.send(()).await;
+            std::future::pending::<()>().await;
+        }
     })
     .drain_timeout(Duration::from_millis(10))
     .start_background()
     .expect("a free port");
     let mut peer = Raw::connect(handle.local_addr());
     peer.send(&[1]);
+    started.recv_blocking().expect("the handler runs");
     handle.stop();
     handle.join();
     let (rest, _) = peer.rest();
     assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[test]
+fn a_handler_that_blocks_its_thread_does_not_hold_up_the_stop_for_ever() {
+    let (started_sender, started) = unbounded();
+    let (gate, wait) = unbounded::<()>();
+    let handle = Server::new("127.0.0.1", 0, move |_| {
+        let _ = started_sender.try_send(());
+        let _ = wait.recv_blocking(); // what no handler should do
+    })
+    .threads(1)
+    .drain_timeout(Duration::from_millis(10))
+    .start_background()
+    .expect("a free port");
+    let mut peer = Raw::connect(handle.local_addr());
+    peer.send(&[1]);
+    started.recv_blocking().expect("the handler runs");
+    handle.stop();
+    handle.join();
+    assert!(gate.try_send(()).is_ok(), "the handler still waits");
 }
 
 #[test]

@@ -3,19 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use arrpc::{RpcError, Server, ServerHandle, Value, blocking};
+use arrpc::{RpcError, Server, Value, blocking};
 use async_channel::{Receiver, Sender, unbounded};
 
+use crate::loopback::{echo, start};
 use crate::raw::{End, Raw};
-
-fn start(server: Server) -> ServerHandle {
-    server.threads(2).start_background().expect("a free port")
-}
-
-fn echo() -> ServerHandle {
-    start(Server::new("127.0.0.1", 0, |message| message))
-}
 
 /// A message of `depth` arrays inside each other.
 fn nested(depth: usize) -> Vec<u8> {
@@ -47,7 +41,7 @@ const GOLDEN: &[&[u8]] = &[
 
 #[test]
 fn every_golden_message_comes_back_whole_split_at_every_byte_and_joined() {
-    let server = echo();
+    let server = start(echo());
     let mut peer = Raw::connect(server.local_addr());
     for message in GOLDEN {
         peer.send(message);
@@ -72,7 +66,7 @@ fn every_golden_message_comes_back_whole_split_at_every_byte_and_joined() {
 
 #[test]
 fn a_large_message_comes_back_whole_and_in_small_pieces() {
-    let server = echo();
+    let server = start(echo());
     let mut message = vec![0xc6, 0x00, 0xff, 0xff, 0xfa];
     message.resize(5 + 0x00ff_fffa, 0xab);
     assert!(message.len() < 16 << 20);
@@ -134,13 +128,13 @@ fn async_handlers_of_one_connection_run_at_once_and_are_answered_in_order() {
 #[test]
 fn no_more_than_max_in_flight_handlers_of_a_connection_run_at_once() {
     let (server, started, gates) = gated();
-    let server = start(server.max_in_flight(3));
+    let server = start(server.threads(1).max_in_flight(3));
     let mut peer = Raw::connect(server.local_addr());
     peer.send(&[0, 1, 2, 3, 4]);
     for number in 0..3 {
         assert_eq!(started.recv_blocking(), Ok(number));
     }
-    // Another connection of the same worker is served meanwhile, so the fourth had its chance.
+    // Another connection of the one worker is served meanwhile, so the fourth had its chance.
     for _ in 0..4 {
         let mut other = Raw::connect(server.local_addr());
         other.send(&[9]);
@@ -180,7 +174,7 @@ fn thousands_of_pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_panic_in_the_drop_of_a_handlers_future_costs_its_connection_alone() {
+fn a_panic_in_the_drop_of_a_handlers_future_does_no_harm() {
     struct Bomb(Sender<()>);
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -188,34 +182,61 @@ fn a_panic_in_the_drop_of_a_handlers_future_costs_its_connection_alone() {
             panic!("dropped");
         }
     }
-    let (sender, dropped) = unbounded();
-    let server = Server::new("127.0.0.1", 0, move |message: Value| {
-        let sender = sender.clone();
+    let (started_sender, started) = unbounded();
+    let (dropped_sender, dropped) = unbounded();
+    let server = Server::new("127.0.0.1", 0, move |_| {
+        let (started, dropped) = (started_sender.clone(), dropped_sender.clone());
         async move {
-            if message == Value::from(13) {
-                let _bomb = Bomb(sender);
-                std::future::pending::<()>().await;
-            }
-            message
+            let _bomb = Bomb(dropped);
+            let _ = started.send(()).await;
+            std::future::pending::<()>().await;
         }
     });
-    let server = server.threads(1).start_background().expect("a free port");
-    let mut good = Raw::connect(server.local_addr());
-    good.send(&[1]);
-    good.expect(&[1]);
-    let mut bad = Raw::connect(server.local_addr());
-    bad.send(&[13]);
-    // A reset ends the session with its handler still running.
-    socket2::SockRef::from(&bad.0).set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
-    good.send(&[2]);
-    good.expect(&[2]);
-    drop(bad);
-    dropped.recv_blocking().expect("the future is dropped");
-    good.send(&[3]);
-    good.expect(&[3]);
-    let mut next = Raw::connect(server.local_addr());
-    next.send(&[4]);
-    next.expect(&[4]);
+    let server = start(server.threads(1).drain_timeout(Duration::ZERO));
+    let mut peer = Raw::connect(server.local_addr());
+    peer.send(&[1, 2]);
+    for _ in 0..2 {
+        started.recv_blocking().expect("the handler runs");
+    }
+    server.stop();
+    server.join(); // the worker drops what is left, and would take the process with it
+    for _ in 0..2 {
+        dropped.recv_blocking().expect("the future is dropped");
+    }
+}
+
+#[test]
+fn a_handler_comes_to_its_end_although_its_peer_is_gone() {
+    for reset in [false, true] {
+        let (started_sender, started) = unbounded();
+        let (gate, wait) = unbounded::<()>();
+        let (done_sender, done) = unbounded();
+        let server = start(Server::new("127.0.0.1", 0, move |_| {
+            let (started, wait, done) = (started_sender.clone(), wait.clone(), done_sender.clone());
+            async move {
+                let _ = started.send(()).await;
+                let _ = wait.recv().await;
+                let _ = done.send(()).await;
+            }
+        }));
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(&[1]);
+        started.recv_blocking().expect("the handler runs");
+        if reset {
+            socket2::SockRef::from(&peer.0).set_linger(Some(Duration::ZERO)).expect("a socket");
+        }
+        drop(peer);
+        // Another connection is served, so the worker has seen the end of the first.
+        let mut other = Raw::connect(server.local_addr());
+        other.send(&[2]);
+        started.recv_blocking().expect("the handler runs");
+        for _ in 0..2 {
+            gate.try_send(()).expect("the handler waits");
+        }
+        for _ in 0..2 {
+            done.recv_blocking().expect("the handler ends");
+        }
+    }
 }
 
 #[test]
@@ -271,7 +292,7 @@ fn an_error_travels_with_its_message_and_the_connection_goes_on() {
 
 #[test]
 fn what_cannot_be_decoded_gets_one_error_reply_that_says_why() {
-    let server = echo();
+    let server = start(echo());
     let refused = |message: &[u8], text: &str| {
         let mut peer = Raw::connect(server.local_addr());
         peer.send(b"\x01");
@@ -301,7 +322,7 @@ fn what_cannot_be_decoded_gets_one_error_reply_that_says_why() {
 
 #[test]
 fn limits_are_inclusive_and_settable() {
-    let server = echo();
+    let server = start(echo());
     let mut peer = Raw::connect(server.local_addr());
     peer.send(&nested(128));
     peer.expect(&nested(128));
@@ -442,17 +463,24 @@ fn a_signed_body_is_held_to_the_limits_and_to_one_message() {
         peer.expect_text(&format!("arrpc.error.RpcException: {text}"));
         peer
     };
-    let mut peer = refused(b"\x01\x02", "Signed data holds 2 bytes, its message has 1");
+    let mut peer = refused(b"\x01\x02", "Not one message: 2 bytes, where the first value has 1");
     peer.send(&sealed(b"\x07"));
     peer.expect(b"\x07");
-    refused(b"\x92\x01", "Signed data holds 2 bytes, its message has 3");
-    refused(b"", "Signed data holds 0 bytes, its message has 1");
-    refused(&nested(3), "Message is nested deeper than 2 containers (max_depth)");
+    refused(b"\x92\x01", "Not one message: 2 bytes, where the first value has 3");
+    refused(b"", "Not one message: 0 bytes, where the first value has 1");
+    // The envelope says where it ends, so the connection goes on.
+    let mut peer = refused(&nested(3), "Message is nested deeper than 2 containers (max_depth)");
+    peer.send(&sealed(b"\x07"));
+    peer.expect(b"\x07");
+    let text = "Not MessagePack: byte 0xc1 at offset 1 is never used";
+    let mut peer = refused(b"\x91\xc1", text);
+    peer.send(&sealed(b"\x07"));
+    peer.expect(b"\x07");
 }
 
 #[test]
 fn an_envelope_to_a_server_without_a_secret_does_not_reach_the_handler() {
-    let server = echo();
+    let server = start(echo());
     let mut peer = Raw::connect(server.local_addr());
     for _ in 0..5 {
         peer.send(b"\x82\xaaarrpc.sign\xa1x\xa4data\xc4\x01\x01");

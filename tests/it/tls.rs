@@ -1,14 +1,9 @@
 //! TLS on both sides: who is trusted, who is refused, and who the handler sees.
 
-use std::path::PathBuf;
-
 use arrpc::{Client, Context, Error, Server, ServerHandle, Value, blocking, value};
 
+use crate::loopback::{cert, echo, start};
 use crate::raw::{End, Raw};
-
-fn cert(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "certs", name].iter().collect()
-}
 
 fn serve(name: &str) -> ServerHandle {
     let certificate = cert(&format!("{name}.crt"));
@@ -159,7 +154,7 @@ fn half_a_tls_configuration_of_a_client_is_an_error() {
 
 #[test]
 fn plain_and_tls_do_not_take_each_other_for_themselves() {
-    let plain = Server::new("127.0.0.1", 0, |message| message).start_background().expect("a port");
+    let plain = start(echo());
     let encrypted = client(&plain).con_max_retries(1).tls_cafile(cert("ca.crt"));
     match encrypted.send(1) {
         Err(Error::Tls { .. } | Error::Connect { .. }) => {}
@@ -176,7 +171,7 @@ fn plain_and_tls_do_not_take_each_other_for_themselves() {
     peer.finish();
     let (answer, end) = peer.rest();
     assert_eq!(end, End::Closed);
-    assert!(answer.is_empty() || answer[0] == 0x15, "an alert: {answer:02x?}");
+    assert_eq!(answer.first(), Some(&0x15), "an alert: {answer:02x?}");
 }
 
 #[test]
@@ -196,7 +191,7 @@ fn many_calls_share_one_handshake() {
 }
 
 #[test]
-fn both_versions_of_tls_are_served_and_nothing_older() {
+fn both_versions_of_tls_are_served() {
     use futures_rustls::rustls::{self, ClientConfig, RootCertStore, version};
     use futures_rustls::{TlsConnector, pki_types::ServerName};
     use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,8 +200,7 @@ fn both_versions_of_tls_are_served_and_nothing_older() {
     let server = serve("server");
     for version in [&version::TLS12, &version::TLS13] {
         let mut roots = RootCertStore::empty();
-        let ca = pem(&cert("ca.crt"));
-        roots.add(ca).expect("a CA");
+        roots.add(pem("ca.crt")).expect("a CA");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
@@ -225,6 +219,20 @@ fn both_versions_of_tls_are_served_and_nothing_older() {
             assert_eq!(&reply, b"\xa3abc");
         });
     }
+}
+
+#[test]
+fn a_peer_that_half_closes_gets_its_replies_and_an_orderly_end() {
+    use std::io::{Read, Write};
+
+    let server = serve("server");
+    let mut stream = tls_stream(&server, |_| {});
+    stream.write_all(b"\x01\x02").expect("open");
+    stream.conn.send_close_notify();
+    stream.flush().expect("open");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("replies, and a close_notify behind them");
+    assert_eq!(rest, [1, 2]);
 }
 
 /// Takes note of what the other side sends, and reads it in small pieces.
@@ -256,28 +264,12 @@ impl std::io::Write for Tap {
 /// so only the last record of a message may hold anything but full 16,384 bytes.
 #[test]
 fn a_large_message_is_cut_into_full_records_also_for_a_slow_reader() {
-    use futures_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
     use std::io::{Read, Write};
-    use std::sync::Arc;
 
     let server = serve("server");
-    let mut roots = RootCertStore::empty();
-    roots.add(pem(&cert("ca.crt"))).expect("a CA");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("supported")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = "localhost".try_into().expect("a name");
-    let session = ClientConnection::new(Arc::new(config), name).expect("a configuration");
-
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let socket = socket.expect("a socket");
-    socket.set_recv_buffer_size(8192).expect("a socket");
-    socket.connect(&server.local_addr().into()).expect("the server listens");
-    let tap = Tap { socket: socket.into(), received: Vec::new() };
-    let mut stream = rustls::StreamOwned::new(session, tap);
+    let mut stream = tls_stream(&server, |socket| {
+        socket.set_recv_buffer_size(8192).expect("a socket");
+    });
     // Answered before the large reply, so that the handshake's own records are behind us.
     stream.write_all(b"\x01").expect("open");
     stream.read_exact(&mut [0]).expect("a reply");
@@ -303,7 +295,33 @@ fn a_large_message_is_cut_into_full_records_also_for_a_slow_reader() {
     assert_eq!(sizes.len() * 16_384 + last, message.len());
 }
 
-fn pem(path: &std::path::Path) -> futures_rustls::pki_types::CertificateDer<'static> {
+/// A TLS 1.3 connection without a client library.
+fn tls_stream(
+    server: &ServerHandle,
+    prepare: impl FnOnce(&socket2::Socket),
+) -> futures_rustls::rustls::StreamOwned<futures_rustls::rustls::ClientConnection, Tap> {
+    use futures_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
+    use std::sync::Arc;
+
+    let mut roots = RootCertStore::empty();
+    roots.add(pem("ca.crt")).expect("a CA");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("supported")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let session = ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    prepare(&socket);
+    socket.connect(&server.local_addr().into()).expect("the server listens");
+    socket.set_read_timeout(Some(crate::raw::PATIENCE)).expect("a socket");
+    rustls::StreamOwned::new(session, Tap { socket: socket.into(), received: Vec::new() })
+}
+
+fn pem(name: &str) -> futures_rustls::pki_types::CertificateDer<'static> {
     use futures_rustls::pki_types::pem::PemObject;
-    futures_rustls::pki_types::CertificateDer::from_pem_file(path).expect("a certificate")
+    futures_rustls::pki_types::CertificateDer::from_pem_file(cert(name)).expect("a certificate")
 }

@@ -1,7 +1,7 @@
 //! A client at work: its options checked and loaded, and a call from its packed message to its
 //! reply.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Options;
 use super::connect::Connector;
@@ -14,15 +14,15 @@ use crate::wire::{Limits, MAX_MAX_DEPTH, Secret, envelope};
 use crate::{Error, RpcError, Value, log};
 
 /// What the calls of a client share.
-pub(super) struct Session {
+pub(super) struct OpenClient {
     pool: Pool,
     secret: Option<Secret>,
     metrics: Option<ClientMetrics>,
-    timeout: Option<Duration>,
     limits: Limits,
 }
 
-impl Session {
+impl OpenClient {
+    /// Checks the options, reads their files, and opens the metrics. Blocks.
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
         if options.debug {
             log::print_debug();
@@ -65,17 +65,15 @@ impl Session {
             options.connection_lifetime,
             metrics.clone(),
         );
-        Ok(Self {
-            pool,
-            secret: options.auth_secret.clone(),
-            metrics,
-            timeout: options.timeout,
-            limits: options.limits,
-        })
+        Ok(Self { pool, secret: options.auth_secret.clone(), metrics, limits: options.limits })
     }
 
     /// Sends one packed message and reads its reply.
-    pub(super) async fn exchange(&self, packed: Vec<u8>) -> Result<Value, Error> {
+    pub(super) async fn exchange(
+        &self,
+        packed: Vec<u8>,
+        deadline: &Deadline,
+    ) -> Result<Value, Error> {
         let request = match &self.secret {
             Some(secret) => {
                 let mut sealed = Vec::new();
@@ -85,10 +83,9 @@ impl Session {
             None => packed,
         };
         let started = self.metrics.as_ref().map(|_| Instant::now());
-        let deadline = Deadline::after(self.timeout);
         let received = async {
-            let mut lease = self.pool.lease(&deadline).await?;
-            lease.exchange(&request, &deadline, &self.limits).await
+            let lease = self.pool.lease(deadline).await?;
+            lease.exchange(&request, deadline, &self.limits).await
         };
         let received = received.await;
         if let (Some(metrics), Some(started), Ok(_)) = (&self.metrics, started, &received) {

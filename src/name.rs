@@ -1,0 +1,58 @@
+//! The short names of types and functions, for labels and messages.
+
+/// The last part of a type's name: `handler` for `my_program::handler`, `closure` for a closure.
+/// What a wrapper of this crate made of a function has the function's name.
+pub(crate) fn short_name<T: ?Sized>() -> &'static str {
+    shorten(std::any::type_name::<T>())
+}
+
+fn shorten(mut path: &'static str) -> &'static str {
+    // `arrpc::..::blocking<my_program::handler, ..>::{{closure}}`
+    while let Some((wrapper, wrapped)) = path.split_once('<')
+        && wrapper.starts_with("arrpc::")
+        && !wrapper.contains(',')
+    {
+        path = wrapped;
+    }
+    // The first of a wrapper's parameters, up to a comma that is not inside another type.
+    let mut depth = 0;
+    let end = path.char_indices().find_map(|(index, character)| {
+        match character {
+            '<' => depth += 1,
+            '>' => depth -= 1,
+            _ => {}
+        }
+        (depth < 0 || (depth == 0 && character == ',')).then_some(index)
+    });
+    let path = path.get(..end.unwrap_or(path.len())).unwrap_or(path);
+    if path.ends_with("{{closure}}") {
+        return "closure";
+    }
+    let path = path.split('<').find(|part| !part.is_empty()).unwrap_or(path);
+    path.rsplit("::").find(|part| !part.is_empty()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_last_part_of_a_path_and_a_closure_is_a_closure() {
+        for (path, expected) in [
+            ("handler", "handler"),
+            ("my_program::handler", "handler"),
+            ("my_program::Division", "Division"),
+            ("my_program::Pair<u8, core::option::Option<u8>>", "Pair"),
+            ("my_program::main::{{closure}}", "closure"),
+            ("<my_program::A as my_program::B>::run::{{closure}}", "closure"),
+            ("my_program::Generic<T>::make::{{closure}}", "closure"),
+            ("my_program::generic::<u8>", "generic"),
+            ("arrpc::server::handler::blocking<my_program::handler, u8>::{{closure}}", "handler"),
+            ("arrpc::services::typed::typed<my_program::handler, u8, u8>::{{closure}}", "handler"),
+            ("arrpc::services::typed::typed<p::main::{{closure}}, u8>::{{closure}}", "closure"),
+            ("arrpc::services::typed::typed<<p::A as p::B>::run::{{closure}}, u8>", "closure"),
+        ] {
+            assert_eq!(shorten(path), expected, "{path}");
+        }
+    }
+}
