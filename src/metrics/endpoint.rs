@@ -7,11 +7,11 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_net::{TcpListener, TcpStream};
+use async_net::TcpStream;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -25,6 +25,8 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::readiness::{self, Roster};
 use super::{REGISTRY, Registry};
+use crate::net::join_host_port;
+use crate::net::listener::Listener;
 
 pub(crate) use super::readiness::Readiness;
 
@@ -39,9 +41,6 @@ const LIMITS: Limits =
 
 /// The least hyper takes; a scraper sends some 300 bytes.
 const MAX_BUFFER_BYTES: usize = 8 * 1024;
-
-/// How long a failing accept, above all for want of file descriptors, waits before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The endpoints that run, by host and the port they listen on.
 static RUNNING: LazyLock<Mutex<HashMap<(String, u16), SocketAddr>>> = LazyLock::new(Mutex::default);
@@ -66,7 +65,7 @@ pub(crate) fn open(host: &str, port: u16) -> io::Result<SocketAddr> {
         io::Error::new(source.kind(), OpenError { host: host.to_owned(), port, source })
     })?;
     running.insert((host.to_owned(), address.port()), address);
-    tracing::info!("Serving prometheus metrics on {address}");
+    tracing::info!(%address, "serving metrics");
     Ok(address)
 }
 
@@ -81,11 +80,7 @@ struct OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, source } = self;
-        if host.contains(':') {
-            write!(f, "cannot serve metrics on [{host}]:{port}: ")?;
-        } else {
-            write!(f, "cannot serve metrics on {host}:{port}: ")?;
-        }
+        write!(f, "cannot serve metrics on {}: ", join_host_port(host, *port))?;
         f.write_str(match source.kind() {
             io::ErrorKind::AddrInUse => {
                 "another program has this port, or this one under another host; set metrics_port to a free one"
@@ -125,33 +120,22 @@ struct Endpoint {
 
 impl Endpoint {
     fn listen(self, host: &str, port: u16) -> io::Result<SocketAddr> {
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-        let listener = std::net::TcpListener::bind(&addresses[..])?;
+        let listener = Listener::bind(host, port)?;
         let address = listener.local_addr()?;
-        smol::spawn(self.accept(TcpListener::try_from(listener)?)).detach();
+        smol::spawn(self.accept(listener)).detach();
         Ok(address)
     }
 
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self, listener: Listener) {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::debug!(
-                        "Failed to accept a connection to the metrics endpoint: {error}"
-                    );
-                    Timer::after(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let (stream, peer) = listener.accept().await;
             let Some(place) = places.try_acquire_arc() else {
-                tracing::debug!(
-                    "Refused a connection to the metrics endpoint: {} are open",
-                    self.limits.connections
-                );
+                let limit = self.limits.connections;
+                tracing::debug!(%peer, limit, "too many connections to the metrics, refused");
                 continue;
             };
+            let Ok(stream) = TcpStream::try_from(stream) else { continue };
             smol::spawn(async move {
                 self.serve(stream).await;
                 drop(place);
@@ -161,8 +145,6 @@ impl Endpoint {
     }
 
     async fn serve(self, stream: TcpStream) {
-        // Else the end of a long response waits for the peer to acknowledge what was before it.
-        let _ = stream.set_nodelay(true);
         let last_request = Mutex::new(Instant::now());
         let last_request = || last_request.lock().unwrap_or_else(PoisonError::into_inner);
 
@@ -180,7 +162,7 @@ impl Endpoint {
             .serve_connection(FuturesIo::new(stream), service);
         let served = async {
             if let Err(error) = connection.await {
-                tracing::debug!("Closed a connection to the metrics endpoint: {error}");
+                tracing::debug!(%error, "a connection to the metrics ended");
             }
         };
         let overdue = async {

@@ -33,7 +33,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     fn reset_on_close(&self);
 
     /// Whether the kernel has sent all that was written: a reset discards the rest, which is there
-    /// for as long as the peer does not read. For a stream to which nothing more is written.
+    /// for as long as the peer does not read. Sent is not received, but what is lost on the way has
+    /// been sent again by the time that a stop resets an idle connection. For a stream to which
+    /// nothing more is written.
     fn is_sent(&self) -> bool;
 }
 
@@ -72,7 +74,8 @@ fn is_sent(socket: SockRef<'_>) -> bool {
     poll(&mut socket, Some(&Timespec::default())).is_ok_and(|writable| writable > 0)
 }
 
-/// Elsewhere nobody tells; the time that a stop gives to its last replies must do.
+/// Elsewhere nobody tells. The moment that a stop gives to its last replies must do, and a large
+/// one to a peer that reads slowly may be cut off.
 #[cfg(not(target_os = "linux"))]
 fn is_sent(_: SockRef<'_>) -> bool {
     true

@@ -66,8 +66,8 @@ impl Response {
     }
 
     /// Makes an answer that a future will give. It runs on the connection's thread, beside the
-    /// other messages of the connection, and to its end also when the peer has closed the
-    /// connection. A stop drops it when the drain timeout is over.
+    /// other messages of the connection, and to its end also when the peer is gone. A stop
+    /// drops it when the drain timeout is over.
     pub fn later<F>(reply: F) -> Self
     where
         F: Future<Output: IntoReply> + Send + 'static,
