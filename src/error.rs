@@ -8,7 +8,8 @@ use std::time::Duration;
 
 /// An error that a handler returns and a client receives: arrpc's `RpcException`.
 ///
-/// The message travels to the peer as it is, so put nothing in it that the peer must not know.
+/// The message travels to the peer as it is, and shows in logs and in the `reason` label of the
+/// metrics, so put nothing in it that they must not know.
 ///
 /// ```
 /// use arrpc::{RpcError, Value};
@@ -21,12 +22,28 @@ use std::time::Duration;
 #[error("{message}")]
 pub struct RpcError {
     message: String,
+    /// What logs and metrics say of it, where the message quotes what the peer has sent.
+    reason: Option<&'static str>,
 }
 
 impl RpcError {
     /// Makes an error with a message for the peer.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string() }
+        message.to_string().into()
+    }
+
+    /// Keeps the message from logs and metrics, which show `reason` instead.
+    pub(crate) fn with_reason(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        self.reason
+    }
+
+    pub(crate) fn into_message(self) -> String {
+        self.message
     }
 
     /// Returns the message that travels to the peer.
@@ -37,13 +54,13 @@ impl RpcError {
 
 impl From<String> for RpcError {
     fn from(message: String) -> Self {
-        Self { message }
+        Self { message, reason: None }
     }
 }
 
 impl From<&str> for RpcError {
     fn from(message: &str) -> Self {
-        Self { message: message.to_owned() }
+        message.to_owned().into()
     }
 }
 

@@ -18,8 +18,8 @@ fn shorten(mut path: &'static str) -> &'static str {
     let mut depth = 0;
     let end = path.char_indices().find_map(|(index, character)| {
         match character {
-            '<' => depth += 1,
-            '>' => depth -= 1,
+            '<' | '(' | '[' => depth += 1,
+            '>' | ')' | ']' => depth -= 1,
             _ => {}
         }
         (depth < 0 || (depth == 0 && character == ',')).then_some(index)
@@ -27,6 +27,9 @@ fn shorten(mut path: &'static str) -> &'static str {
     let path = path.get(..end.unwrap_or(path.len())).unwrap_or(path);
     if path.ends_with("{{closure}}") {
         return "closure";
+    }
+    if path.starts_with(['(', '[', '&']) {
+        return path; // a tuple, a slice, a reference: types without a name
     }
     let path = path.split('<').find(|part| !part.is_empty()).unwrap_or(path);
     path.rsplit("::").find(|part| !part.is_empty()).unwrap_or(path)
@@ -47,6 +50,8 @@ mod tests {
             ("<my_program::A as my_program::B>::run::{{closure}}", "closure"),
             ("my_program::Generic<T>::make::{{closure}}", "closure"),
             ("my_program::generic::<u8>", "generic"),
+            ("(u8, core::option::Option<u8>)", "(u8, core::option::Option<u8>)"),
+            ("alloc::vec::Vec<(u8, u8)>", "Vec"),
             ("arrpc::server::handler::blocking<my_program::handler, u8>::{{closure}}", "handler"),
             ("arrpc::services::typed::typed<my_program::handler, u8, u8>::{{closure}}", "handler"),
             ("arrpc::services::typed::typed<p::main::{{closure}}, u8>::{{closure}}", "closure"),

@@ -1,5 +1,8 @@
 //! Values: literals of them, and the way from and to serde types.
 
+use std::fmt;
+
+use rmp_serde::decode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -114,7 +117,7 @@ pub struct Serde<T>(pub T);
 /// [`Error::Protocol`] if the type's `Serialize` fails, or a map or sequence does not tell its
 /// length beforehand.
 pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
-    let error = |error: &dyn std::fmt::Display| {
+    let error = |error: &dyn fmt::Display| {
         Error::Protocol(format!("cannot serialize {}: {error}", short_name::<T>()))
     };
     let message = rmp_serde::to_vec_named(value).map_err(|cause| error(&cause))?;
@@ -146,10 +149,56 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
 /// # Ok::<(), arrpc::Error>(())
 /// ```
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
-    let error = |error: &dyn std::fmt::Display| {
-        Error::Protocol(format!("not a {}: {error}", short_name::<T>()))
-    };
+    let error =
+        |cause: &dyn fmt::Display| Error::Protocol(format!("not a {}: {cause}", short_name::<T>()));
     let mut message = Vec::new();
     encode::message(value, &mut message).map_err(|cause| error(&cause))?;
-    rmp_serde::from_slice(&message).map_err(|cause| error(&cause))
+    rmp_serde::from_slice(&message).map_err(|cause| match cause {
+        decode::Error::TypeMismatch(marker) => {
+            error(&format_args!("{} where it has something else", kind_of(marker.to_u8())))
+        }
+        cause => error(&cause),
+    })
+}
+
+/// What a value is, by its first byte, in the words of the MessagePack specification.
+fn kind_of(marker: u8) -> &'static str {
+    match marker {
+        0x80..=0x8f | 0xde | 0xdf => "a map",
+        0x90..=0x9f | 0xdc | 0xdd => "an array",
+        0xa0..=0xbf | 0xd9..=0xdb => "a str",
+        0xc0 => "nil",
+        0xc2 | 0xc3 => "a bool",
+        0xc4..=0xc6 => "a bin",
+        0xc7..=0xc9 | 0xd4..=0xd8 => "an ext",
+        0xca | 0xcb => "a float",
+        _ => "an int",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_another_form_is_refused_with_what_was_found() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Point {
+            #[allow(dead_code)]
+            x: f64,
+        }
+        for (value, expected) in [
+            (value!({"x": "one"}), "not a Point: a str where it has something else"),
+            (value!({"y": 1}), "not a Point: missing field `x`"),
+            (value!(5), "not a Point: invalid type: integer `5`, expected struct Point"),
+        ] {
+            let error = from_value::<Point>(&value).expect_err("another form");
+            assert_eq!(error.to_string(), expected);
+        }
+        let error = from_value::<(u8, u8)>(&value!([1])).expect_err("another form");
+        assert_eq!(
+            error.to_string(),
+            "not a (u8, u8): invalid length 1, expected a tuple of size 2"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use arrpc::{Error, Phase, Value, blocking, json};
-use futures_rustls::rustls;
+use futures_rustls::rustls::{self, AlertDescription};
 
 use crate::argument::{self, Address};
 use crate::failure::{EXIT_CODES, Failure};
@@ -161,22 +161,21 @@ fn hint(arguments: &Arguments, signed: bool, error: &Error) -> Option<String> {
             }
             _ => return None,
         },
-        Error::Tls { source, .. } => match source.downcast_ref()? {
+        Error::Tls { source, .. } => match rustls_error(&**source)? {
             rustls::Error::InvalidCertificate(_) if *tls => {
                 "for a CA of your own give --tls-ca, for a certificate without CA --tls-self-signed"
             }
             rustls::Error::InvalidCertificate(_) if tls_ca.is_some() => {
                 "a CA in the file of --tls-ca must have signed the certificate, for this host"
             }
-            rustls::Error::InvalidCertificate(_) => {
-                "the server does not have the certificate in the file of --tls-self-signed"
-            }
-            rustls::Error::InvalidMessage(_) => "does the server speak TLS?",
-            rustls::Error::AlertReceived(_) if arguments.tls_cert.is_none() => {
-                "the server may want a certificate: give --tls-cert and --tls-key"
+            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+                "give a certificate with --tls-cert and --tls-key"
             }
             _ => return None,
         },
+        Error::Protocol(text) if text.contains("speaks TLS") => {
+            "give --tls, --tls-ca or --tls-self-signed"
+        }
         Error::Auth(_) if !signed => {
             let variable = argument::AUTH_SECRET_VARIABLE;
             return Some(format!("give the secret with --auth-secret-file or {variable}"));
@@ -185,4 +184,12 @@ fn hint(arguments: &Arguments, signed: bool, error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// The TLS library's own error among the causes.
+fn rustls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref() {
+        Some(error) => Some(error),
+        None => rustls_error(error.source()?),
+    }
 }

@@ -23,6 +23,7 @@ use crate::{Error, Value};
 /// # Ok::<(), arrpc::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "an option is set on the client that the setter returns"]
 pub struct Client(crate::Client);
 
 /// The setters of the async client, each with its defaults there.

@@ -10,16 +10,22 @@ use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::{self, ClientConfig};
 use smol::Timer;
+use smol::future::FutureExt;
 use socket2::SockRef;
 
 use super::deadline::Deadline;
 use crate::net::join_host_port;
 use crate::net::stream::{Stream, configure};
+use crate::net::tls;
 use crate::{Error, Phase};
 
 /// The wait before the second attempt; it doubles for each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const MAX_BACK_OFF: Duration = Duration::from_secs(2);
+
+/// How long a TLS handshake may take, as on the server. A server without TLS, such as Python
+/// arrpc's, waits for the rest of what it takes for a message, and says nothing.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The stream of a client's connection.
 pub(super) type ClientStream = Stream<TcpStream>;
@@ -109,7 +115,12 @@ impl Connector {
                 },
             }
         };
-        deadline.within(Phase::Tls, handshake).await
+        let late = async {
+            Timer::after(HANDSHAKE_TIMEOUT).await;
+            let source = "no answer within 5 s, does the server speak TLS?".into();
+            Err(Error::Tls { address: self.address.to_string(), source })
+        };
+        deadline.within(Phase::Tls, handshake.or(late)).await
     }
 
     fn connect_error(&self, source: io::Error) -> Error {
@@ -120,13 +131,8 @@ impl Connector {
 
 /// Takes an I/O error for the TLS error that it carries; gives it back if it carries none.
 pub(super) fn as_tls_error(address: &str, error: io::Error) -> Result<Error, io::Error> {
-    match error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-        true => {
-            let source = error.into_inner().unwrap_or_else(|| "unknown".into());
-            Ok(Error::Tls { address: address.to_owned(), source })
-        }
-        false => Err(error),
-    }
+    let error = error.downcast::<rustls::Error>()?;
+    Ok(Error::Tls { address: address.to_owned(), source: tls::advise(error) })
 }
 
 /// Whether an idle connection can carry another exchange: it is open, and nothing has come that

@@ -51,6 +51,7 @@ use open::OpenClient;
 /// # Ok::<(), arrpc::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "an option is set on the client that the setter returns"]
 pub struct Client {
     options: Arc<Options>,
     /// Made by the first call.

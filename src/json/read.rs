@@ -23,7 +23,10 @@ fn syntax_error(error: serde_json::Error) -> JsonError {
     let place = format!(" at line {line} column {column}");
     problem.truncate(problem.strip_suffix(&place).map_or(problem.len(), str::len));
     problem.push_str(match problem.as_str() {
-        "key must be a string" => "; write the map as {\"$map\": [[key, value], ..]}",
+        "key must be a string" => {
+            "; put it in double quotes, or write the map as {\"$map\": [[key, value], ..]}"
+        }
+        "expected ident" => "; write true, false, null, a number, or text in double quotes",
         "number out of range" => "; write a string, or infinity as {\"$float\": \"Infinity\"}",
         "recursion limit exceeded" => "; nest at most 127 arrays and objects",
         "trailing characters" => "; write one value only",

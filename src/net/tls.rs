@@ -1,6 +1,7 @@
 //! TLS configuration from PEM files: who we are, whom we trust, and who the peer is.
 //! rustls 0.23 with ring, TLS 1.2 and 1.3; the streams themselves are in `stream`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -152,7 +153,7 @@ impl ServerCertVerifier for PinnedCertificate {
 }
 
 /// Who the peer of a TLS connection is, verified against the server's `tls_client_ca`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TlsIdentity {
     certificate: Vec<u8>,
     common_name: Option<String>,
@@ -194,6 +195,50 @@ impl TlsIdentity {
     pub fn dns_names(&self) -> &[String] {
         &self.dns_names
     }
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsIdentity")
+            .field("common_name", &self.common_name)
+            .field("dns_names", &self.dns_names)
+            .field("certificate", &format_args!("{} bytes", self.certificate.len()))
+            .finish()
+    }
+}
+
+/// A failed handshake in words that say what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{advice}")]
+struct Advised {
+    advice: &'static str,
+    source: rustls::Error,
+}
+
+/// Puts the usual reasons for a failed handshake of a client into plain words.
+pub(crate) fn advise(error: rustls::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
+
+    let advice = match &error {
+        Error::InvalidCertificate(Certificate::ApplicationVerificationFailure) => {
+            "the server has another certificate than the one that tls_self_signed names"
+        }
+        // webpki's word for a certificate that `openssl req -x509` made, as it is a CA.
+        Error::InvalidCertificate(Certificate::Other(_)) => {
+            "the server's certificate is nobody's but its own, trust it with tls_self_signed"
+        }
+        Error::AlertReceived(Alert::CertificateRequired) => {
+            "the server wants a certificate of the client, set tls_client_cert"
+        }
+        Error::AlertReceived(
+            Alert::UnknownCA | Alert::CertificateUnknown | Alert::BadCertificate,
+        ) => "the server does not trust the client's certificate",
+        Error::AlertReceived(Alert::HandshakeFailure) | Error::InvalidMessage(_) => {
+            "does the server speak TLS?"
+        }
+        _ => return error.into(),
+    };
+    Advised { advice, source: error }.into()
 }
 
 fn load(

@@ -37,6 +37,7 @@ use handler::{Closure, ContextClosure};
 /// server.start()?;
 /// # Ok::<(), arrpc::Error>(())
 /// ```
+#[must_use = "a server does nothing until it is started"]
 pub struct Server {
     host: String,
     port: u16,

@@ -241,9 +241,12 @@ impl<S: Transport> Session<S> {
         true
     }
 
-    fn handle(&mut self, message: Value, account: Account, context: &mut task::Context<'_>) {
+    fn handle(&mut self, message: Value, mut account: Account, context: &mut task::Context<'_>) {
         match self.service.call(message, &self.context) {
-            Answer::Ready(reply) => self.reply(to_reply(reply), account),
+            Answer::Ready(result) => {
+                let reply = account.reply(result);
+                self.reply(reply, account);
+            }
             Answer::Later(future) => {
                 let running = Pending::Running(AssertUnwindSafe(future).catch_unwind());
                 let mut exchange = self.exchange(running, account);
@@ -315,24 +318,18 @@ impl<S: Transport> Session<S> {
         reply.encode(self.connection.output());
         let peer = self.context.peer_addr();
         match reply {
-            Reply::Value(_) => tracing::trace!(%peer, bytes = account.bytes, "message answered"),
-            Reply::Rpc(reason) | Reply::Auth(reason) => {
+            Reply::Value(_) => tracing::debug!(%peer, bytes = account.bytes, "message answered"),
+            Reply::Rpc(text) | Reply::Auth(text) => {
+                let reason = account.reason.unwrap_or(text);
                 tracing::debug!(%peer, reason, "message answered with an error");
                 if let Some(metrics) = &self.metrics {
-                    metrics.error(account.reason.unwrap_or(reason));
+                    metrics.error(reason);
                 }
             }
         }
         if let (Some(metrics), Some(started)) = (&self.metrics, account.started) {
             metrics.observe(started.elapsed(), account.bytes);
         }
-    }
-}
-
-fn to_reply(reply: Result<Value, RpcError>) -> Reply {
-    match reply {
-        Ok(value) => Reply::Value(value),
-        Err(error) => Reply::Rpc(error.message().to_owned()),
     }
 }
 
@@ -349,6 +346,17 @@ struct Account {
 impl Account {
     fn open(bytes: usize, timed: bool) -> Self {
         Self { bytes, started: timed.then(Instant::now), reason: None }
+    }
+
+    /// Takes note of what a handler returned, and makes it the reply.
+    fn reply(&mut self, result: Result<Value, RpcError>) -> Reply {
+        match result {
+            Ok(value) => Reply::Value(value),
+            Err(error) => {
+                self.reason = error.reason();
+                Reply::Rpc(error.into_message())
+            }
+        }
     }
 }
 
@@ -384,10 +392,11 @@ impl Future for Exchange {
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let reply = match &mut self.reply {
             Pending::Done(reply) => reply.take().unwrap_or(Reply::Value(Value::Nil)),
-            Pending::Running(future) => match ready!(future.poll_unpin(context)) {
-                Ok(reply) => to_reply(reply),
-                Err(panic) => to_reply(Err(panicked(&*panic, &self.context))),
-            },
+            Pending::Running(future) => {
+                let result = ready!(future.poll_unpin(context))
+                    .unwrap_or_else(|panic| Err(panicked(&*panic, &self.context)));
+                self.account.reply(result)
+            }
         };
         Poll::Ready((reply, self.account))
     }

@@ -72,6 +72,9 @@ impl Server {
         if self.max_in_flight == 0 {
             return config("max_in_flight must be 1 at least");
         }
+        if self.limits.max_bytes == 0 || self.limits.max_items == 0 {
+            return config("max_message_bytes and max_items must be 1 at least");
+        }
         if self.limits.max_depth > MAX_MAX_DEPTH {
             return config("max_depth must be 1024 at most");
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::server::handler::{IntoReply, marker};
-use crate::{Error, Reply, Response, RpcError, Serde, Value, from_value};
+use crate::{Reply, Response, RpcError, Serde, Value, from_value};
 
 /// Makes a handler of a closure, sync or async, from any type that implements
 /// [`serde::Deserialize`] to a `Result` of any type that implements [`Serialize`].
@@ -42,10 +42,16 @@ where
 {
     move |message| match from_value::<Req>(&message) {
         Ok(request) => TypedResponse(handler(request).into_response()),
-        Err(Error::Protocol(text)) => TypedResponse(Response::ready(Err::<(), _>(text))),
-        Err(error) => TypedResponse(Response::ready(Err::<(), _>(error.to_string()))),
+        Err(error) => {
+            let refused = RpcError::new(error).with_reason(OTHER_FORM);
+            TypedResponse(Response::ready(Err::<(), _>(refused)))
+        }
     }
 }
+
+/// What logs and metrics say of a message that does not have the type's form. What the peer is told
+/// may quote the message.
+const OTHER_FORM: &str = "Message does not have the form of the handler's type";
 
 /// What a handler made by [`typed`] returns.
 #[derive(Debug)]

@@ -79,7 +79,9 @@ impl Foreign {
                   This port speaks arrpc: MessagePack values over TCP, not HTTP.\n"
             }
             Self::Ssh => b"This port speaks arrpc: MessagePack values over TCP, not SSH.\r\n",
-            Self::Tls => b"",
+            // A fatal alert, handshake_failure (RFC 8446, 6.2): else a client takes the silence for
+            // a server that is busy, and tries again.
+            Self::Tls => b"\x15\x03\x01\x00\x02\x02\x28",
         }
     }
 }

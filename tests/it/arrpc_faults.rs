@@ -324,7 +324,7 @@ fn http_gets_a_400_and_a_port_scan_nothing_and_neither_runs_the_handler() {
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 400 Bad Request\r\n"),
         (b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n\x81\xa3foo\xa3bar", "HTTP/1.1 400 "),
         (b"SSH-2.0-scan\r\n", "This port speaks arrpc"),
-        (b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03", ""),
+        (b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03", "\x15\x03\x01\x00\x02\x02\x28"),
         (b"", ""),
     ] {
         let mut peer = Raw::connect(server.local_addr());

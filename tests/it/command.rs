@@ -66,10 +66,14 @@ fn tls_that_fails_is_exit_code_3_and_a_hint() {
 
     let failed = format!("arrpc: TLS with {} failed: ", server.addr);
     server.send(&["--tls-ca", "certs/other-ca.crt"]).check(3, &[&failed, "hint: a CA in"]);
-    server.send(&["--tls-self-signed", "certs/other.crt"]).check(3, &[&failed, "hint: the server"]);
+    server
+        .send(&["--tls-self-signed", "certs/other.crt"])
+        .check(3, &[&failed, "another certificate"]);
     server.send(&["--tls"]).check(3, &[&failed, "hint: for a CA of your own"]);
-    plain.send(&["--tls-ca", "certs/ca.crt"]).check(3, &["hint: does the server speak TLS?"]);
-    demanding.send(&["--tls-ca", "certs/ca.crt"]).check(3, &["give --tls-cert and --tls-key"]);
+    plain.send(&["--tls-ca", "certs/ca.crt"]).check(3, &["does the server speak TLS?"]);
+    demanding
+        .send(&["--tls-ca", "certs/ca.crt"])
+        .check(3, &["give a certificate with --tls-cert and --tls-key"]);
 }
 
 #[test]

@@ -43,6 +43,8 @@ fn options_that_cannot_work_are_refused_at_the_start() {
     check(server().threads(0), "threads must be 1 at least");
     check(server().max_in_flight(0), "max_in_flight must be 1 at least");
     check(server().max_depth(1025), "max_depth must be 1024 at most");
+    check(server().max_message_bytes(0), "max_message_bytes and max_items must be 1 at least");
+    check(server().max_items(0), "max_message_bytes and max_items must be 1 at least");
     check(server().auth_secret(""), "auth_secret is empty");
     check(server().tls_client_ca(cert("ca.crt")), "tls_client_ca needs tls");
     check(

@@ -155,6 +155,31 @@ fn our_client_and_a_python_server_count_the_same_requests_and_bytes() {
 }
 
 #[test]
+fn what_a_peer_sends_makes_no_labels() {
+    fn only_this_test_has_it(number: u8) -> Result<u8, RpcError> {
+        Ok(number)
+    }
+    let server = Server::new(HOST, 0, arrpc::typed(only_this_test_has_it));
+    let server = start(server.metrics_host(HOST).metrics_port(0));
+    for number in 0..200 {
+        let client = blocking::Client::new(HOST, server.local_addr().port());
+        let error = client.send(format!("hunter{number}")).unwrap_err();
+        assert!(matches!(error, Error::Rpc(_)), "{error:?}");
+        let mut peer = Raw::connect(server.local_addr());
+        peer.send(&[vec![0xdc, 0xff, 0xff], vec![0; number], vec![0xc1]].concat());
+        peer.rest();
+    }
+    let metrics = get(server.metrics_addr().unwrap(), "/metrics").1;
+    let ours = lines(&metrics).filter(|line| line.contains("only_this_test_has_it"));
+    let errors: Vec<_> = ours.filter(|line| line.starts_with("arrpc_server_errors")).collect();
+    for reason in ["Message does not have the form of the handler's type", "byte 0xc1"] {
+        let counted = |line: &&&str| line.contains(reason) && line.ends_with(" 200");
+        assert_eq!(errors.iter().filter(counted).count(), 1, "{reason}: {errors:#?}");
+    }
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+}
+
+#[test]
 fn probes_are_told_when_the_server_is_ready_and_when_it_stops() {
     alone("probes_are_told_when_the_server_is_ready_and_when_it_stops", || {
         let (started_sender, started) = unbounded();

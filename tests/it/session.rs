@@ -394,7 +394,8 @@ fn other_protocols_are_turned_away_before_the_handler_runs() {
         );
     }
     assert!(turned_away(b"SSH-2.0-x\r\n").contains("not SSH"));
-    assert_eq!(turned_away(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), "");
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    assert_eq!(turned_away(hello), "\x15\x03\x01\x00\x02\x02\x28", "an alert");
     assert_eq!(calls.load(Ordering::SeqCst), 0);
     // A lone `G` is the integer 71, and gets its reply.
     let mut peer = Raw::connect(server.local_addr());
