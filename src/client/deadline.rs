@@ -17,9 +17,12 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    pub(super) fn after(timeout: Option<Duration>) -> Self {
+    pub(super) fn after(timeout: Option<Duration>) -> Result<Self, Error> {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::Config("timeout is zero, leave it out for no limit".to_owned()));
+        }
         let end = timeout.and_then(|after| Some((after, Instant::now().checked_add(after)?)));
-        Self { end }
+        Ok(Self { end })
     }
 
     /// Waits for `work`, and fails if the deadline comes first. Costs no timer if the work is done

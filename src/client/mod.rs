@@ -290,7 +290,7 @@ impl Client {
 
     /// Sends one packed message and reads its reply.
     async fn exchange(&self, packed: Vec<u8>) -> Result<Value, Error> {
-        let deadline = Deadline::after(self.options.timeout);
+        let deadline = Deadline::after(self.options.timeout)?;
         let open = match self.open.get() {
             Some(open) => open,
             None => deadline.within(Phase::Connect, self.open()).await?,

@@ -45,9 +45,6 @@ impl OpenClient {
         if options.max_connections == 0 {
             return config("max_connections must be 1 at least");
         }
-        if options.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return config("timeout is zero, leave it out for no limit");
-        }
         if options.limits.max_bytes == 0 || options.limits.max_items == 0 {
             return config("max_message_bytes and max_items must be 1 at least");
         }

@@ -177,14 +177,15 @@ mod tests {
         let connector = Connector::new("127.0.0.1", port, None, 1).expect("nothing is wrong");
         let pool = Pool::new(connector, 1, None, None);
         smol::block_on(async {
-            let first = pool.lease(&Deadline::after(None)).await.expect("it listens");
-            let soon = Deadline::after(Some(Duration::from_millis(10)));
+            let never = Deadline::after(None).expect("not zero");
+            let first = pool.lease(&never).await.expect("it listens");
+            let soon = Deadline::after(Some(Duration::from_millis(10))).expect("not zero");
             match pool.lease(&soon).await.map(|_| ()) {
                 Err(Error::Timeout { phase: Phase::Queue, .. }) => {}
                 other => panic!("{other:?}"),
             }
             drop(first);
-            pool.lease(&Deadline::after(None)).await.expect("it is free again");
+            pool.lease(&never).await.expect("it is free again");
         });
     }
 }
