@@ -6,7 +6,7 @@
 //! by a CA that is not trusted: TLS with 127.0.0.1:… failed: invalid peer certificate: UnknownIssuer
 //! self-signed, pinned: "hello, somebody"
 //! both sides: "hello, test-client"
-//! without a certificate: TLS with 127.0.0.1:… failed: received fatal alert: CertificateRequired
+//! without a certificate: TLS with 127.0.0.1:… failed: the server wants a certificate of the client, set tls_client_cert
 //! ```
 
 use std::error::Error as _;
