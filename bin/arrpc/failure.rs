@@ -87,5 +87,13 @@ impl From<Error> for Failure {
 /// Prints a line on standard error, wherever that leads: unlike `eprintln!`, it does not panic
 /// when nobody reads.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "arrpc: {text}");
+    // Some of it comes from a server, which has no business with the terminal.
+    let harmless: String = text
+        .chars()
+        .flat_map(|c| match c.is_control() && c != '\n' {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect();
+    let _ = writeln!(io::stderr(), "arrpc: {harmless}");
 }

@@ -31,7 +31,32 @@ pub(crate) struct Reactor {
     poll: RefCell<mio::Poll>,
     registry: Registry,
     sources: RefCell<Slab<Rc<Source>>>,
+    deferred: Rc<Deferred>,
     alarm: Arc<Alarm>,
+}
+
+/// The tasks of a thread that have had their share and wait for the others to have theirs.
+///
+/// A task that woke itself instead would run again before the thread looks at its sockets: an
+/// executor goes on for as long as there is a task to run.
+#[derive(Default)]
+pub(crate) struct Deferred(RefCell<Vec<Waker>>);
+
+impl Deferred {
+    /// Wakes the task behind the next look at the sockets.
+    pub(crate) fn push(&self, waker: Waker) {
+        self.0.borrow_mut().push(waker);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    fn wake(&self) {
+        for waker in self.0.take() {
+            waker.wake();
+        }
+    }
 }
 
 /// What the reactor knows of one socket.
@@ -54,6 +79,7 @@ impl Reactor {
             poll: RefCell::new(poll),
             registry,
             sources: RefCell::new(Slab::new()),
+            deferred: Rc::default(),
             alarm: Arc::new(Alarm { state: AtomicU8::new(AWAKE), kick }),
         }))
     }
@@ -71,8 +97,9 @@ impl Reactor {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
-            // Woken while it was polled: look at the sockets without waiting, then go on.
-            let timeout = match self.alarm.sleep() {
+            // With tasks deferred, or woken while it was polled: look at the sockets without
+            // waiting, then go on.
+            let timeout = match self.deferred.is_empty() && self.alarm.sleep() {
                 true => None,
                 false => Some(Duration::ZERO),
             };
@@ -85,7 +112,13 @@ impl Reactor {
                 // epoll_wait has no other error for a valid descriptor. Going on would spin.
                 Err(error) => panic!("the reactor's poll failed: {error}"),
             }
+            self.deferred.wake();
         }
+    }
+
+    /// Where tasks of this thread make way for others.
+    pub(crate) fn deferred(&self) -> &Rc<Deferred> {
+        &self.deferred
     }
 
     /// Wakes the readers of all sockets, so that each looks at what has changed beside its socket.

@@ -24,13 +24,18 @@ use super::handler::{Answer, Context, Later};
 use super::service::{Refusal, Service, panicked};
 use crate::metrics::{InFlight, ServerConnectionMetrics};
 use crate::net::connection::{Buffers, Connection};
+use crate::net::reactor::Deferred;
 use crate::net::stream::{Transport, linger};
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
 use crate::{RpcError, Value};
 
-/// Reads per wake, of up to 64 KiB each, before other connections have their turn.
+/// Reads per wake before other connections have their turn.
 const TURNS_PER_WAKE: usize = 4;
+
+/// Bytes of messages per wake before other connections have their turn: some milliseconds of work
+/// for messages that take as much of it as they can, a nil in each byte.
+const BYTES_PER_WAKE: usize = 64 * 1024;
 
 /// Unwritten replies beyond which a session writes before it handles more.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
@@ -39,10 +44,16 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 const MAX_REFUSED_SIGNATURES: u32 = 3;
 
 /// What the sessions of one worker share.
-#[derive(Default)]
 pub(crate) struct Shared {
-    pub(crate) buffers: RefCell<Buffers>,
+    buffers: RefCell<Buffers>,
     pub(crate) stage: Cell<Stage>,
+    deferred: Rc<Deferred>,
+}
+
+impl Shared {
+    pub(crate) fn new(deferred: Rc<Deferred>) -> Self {
+        Self { buffers: RefCell::default(), stage: Cell::default(), deferred }
+    }
 }
 
 /// How far a server is on its way to its stop.
@@ -91,6 +102,8 @@ pub(crate) struct Session<S> {
     /// Requests whose handlers are not done, and replies that wait behind them, in order.
     in_flight: FuturesOrdered<Exchange>,
     refused_signatures: u32,
+    /// Bytes of messages that may still be handled in this wake.
+    share: usize,
     /// When the stream had taken the last reply to its end.
     last_reply: Stage,
     /// The first bytes were looked at for another protocol.
@@ -116,6 +129,7 @@ impl<S: Transport> Session<S> {
             metrics,
             in_flight: FuturesOrdered::new(),
             refused_signatures: 0,
+            share: 0,
             last_reply: Stage::Serving,
             recognised: false,
             ending: None,
@@ -158,6 +172,7 @@ impl<S: Transport> Session<S> {
 
     /// Goes on until the session has ended, must wait, or has had its share.
     fn advance(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<Ending>> {
+        self.share = BYTES_PER_WAKE;
         for _ in 0..TURNS_PER_WAKE {
             let drained = self.handle_messages(context);
             self.collect_replies(context);
@@ -171,6 +186,9 @@ impl<S: Transport> Session<S> {
             if !drained {
                 if self.has_room() {
                     continue;
+                }
+                if self.share == 0 {
+                    break;
                 }
                 return Poll::Pending; // a handler that finishes wakes us
             }
@@ -194,13 +212,14 @@ impl<S: Transport> Session<S> {
                 }
             }
         }
-        context.waker().wake_by_ref();
+        self.shared.deferred.push(context.waker().clone());
         Poll::Pending
     }
 
     /// Whether another message may be handled before something is written or finished.
     fn has_room(&self) -> bool {
-        self.in_flight.len() < self.service.max_in_flight
+        self.share > 0
+            && self.in_flight.len() < self.service.max_in_flight
             && self.connection.unwritten() < WRITE_BATCH_BYTES
     }
 
@@ -229,6 +248,7 @@ impl<S: Transport> Session<S> {
                     break;
                 }
             };
+            self.share = self.share.saturating_sub(message.len());
             let account = Account::open(message.len(), timed);
             match self.service.receive(message) {
                 Ok(message) => {

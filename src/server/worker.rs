@@ -117,7 +117,7 @@ impl Worker {
 /// Serves connections until the server drops its end of `inbox` and those that are open have
 /// ended, or their time is up.
 fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &Arc<AtomicUsize>) {
-    let shared = Rc::new(Shared::default());
+    let shared = Rc::new(Shared::new(reactor.deferred().clone()));
     let executor = LocalExecutor::new();
     let (open_sender, open) = channel::bounded::<Infallible>(1);
     reactor.block_on(executor.run(async {

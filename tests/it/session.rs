@@ -1,5 +1,6 @@
 //! What a connection gets for what it sends: raw bytes in, raw bytes out.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -245,6 +246,27 @@ fn the_deepest_message_that_may_be_allowed_fits_the_stack() {
     let mut peer = Raw::connect(server.local_addr());
     peer.send(&nested(1024));
     peer.expect(&nested(1024));
+}
+
+#[test]
+fn a_peer_that_floods_its_thread_delays_others_and_the_stop_by_little() {
+    let server = Server::new("127.0.0.1", 0, |message| message).threads(1);
+    let server = start(server.drain_timeout(Duration::from_millis(100)));
+    let mut flood = Raw::connect(server.local_addr());
+    let reader = flood.0.try_clone().expect("a socket");
+    // As much work as a message can be: a million values.
+    let message = [&b"\xdd\x00\x0f\xff\xff"[..], &[0xc0; 0x000f_ffff]].concat();
+    let writing = thread::spawn(move || while flood.0.write_all(&message).is_ok() {});
+    let reading = thread::spawn(move || std::io::copy(&mut &reader, &mut std::io::sink()));
+    for number in 0..5 {
+        let mut other = Raw::connect(server.local_addr());
+        other.send(&[number]);
+        other.expect(&[number]);
+    }
+    server.stop();
+    server.join();
+    writing.join().expect("the flood has ended");
+    let _ = reading.join().expect("its replies have ended");
 }
 
 const PANICKED: &str =
