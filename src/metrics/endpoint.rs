@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_net::TcpStream;
 use http_body_util::Full;
@@ -37,7 +37,7 @@ pub(crate) const DEFAULT_HOST: &str = "0.0.0.0";
 pub(crate) const DEFAULT_PORT: u16 = 9095;
 
 const LIMITS: Limits =
-    Limits { connections: 64, head: Duration::from_secs(5), request: Duration::from_secs(15) };
+    Limits { connections: 64, head: Duration::from_secs(5), connection: Duration::from_secs(15) };
 
 /// The least hyper takes; a scraper sends some 300 bytes.
 const MAX_BUFFER_BYTES: usize = 8 * 1024;
@@ -102,12 +102,10 @@ impl Error for OpenError {
 struct Limits {
     /// Connections at once; those beyond are closed.
     connections: usize,
-    /// From the accept, or the end of a response, to the end of the next request's head: the time
-    /// a connection may be idle.
+    /// From the accept to the end of the request's head.
     head: Duration,
-    /// From the accept, or the beginning of a request, to that of the next, so that a peer that
-    /// does not read its response is let go.
-    request: Duration,
+    /// From the accept to the end of the response, so that a peer that does not read it is let go.
+    connection: Duration,
 }
 
 /// What a connection is served from.
@@ -145,17 +143,16 @@ impl Endpoint {
     }
 
     async fn serve(self, stream: TcpStream) {
-        let last_request = Mutex::new(Instant::now());
-        let last_request = || last_request.lock().unwrap_or_else(PoisonError::into_inner);
-
         // A body is never read: hyper closes a connection whose request has one that is not in its
         // buffer yet.
         let service = service_fn(|request: Request<Incoming>| {
-            *last_request() = Instant::now();
             let response = self.respond(request.method(), request.uri().path());
             async { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
+            // One request for each connection, else the few places are soon taken by peers that keep
+            // theirs, and a probe finds none.
+            .keep_alive(false)
             .timer(SmolTimer::new())
             .header_read_timeout(self.limits.head)
             .max_buf_size(MAX_BUFFER_BYTES)
@@ -166,13 +163,7 @@ impl Endpoint {
             }
         };
         let overdue = async {
-            loop {
-                let seen = *last_request();
-                Timer::at(seen + self.limits.request).await;
-                if *last_request() == seen {
-                    break;
-                }
-            }
+            Timer::after(self.limits.connection).await;
         };
         future::or(served, overdue).await;
     }
