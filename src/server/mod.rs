@@ -1,6 +1,7 @@
 //! The server and its options. How it starts and stops is in `start`, what happens to a connection
 //! in `session`, to a message in `service`.
 
+mod exchange;
 mod handle;
 pub(crate) mod handler;
 mod service;

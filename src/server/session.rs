@@ -9,26 +9,23 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
-use std::time::Instant;
 
-use futures_util::future::{CatchUnwind, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 
-use super::handler::{Answer, Context, Later};
-use super::service::{Refusal, Service, panicked};
-use crate::metrics::{InFlight, ServerConnectionMetrics};
+use super::exchange::{Account, Exchange, Pending};
+use super::handler::{Answer, Context};
+use super::service::{Refusal, Service};
+use crate::Value;
+use crate::metrics::ServerConnectionMetrics;
 use crate::net::connection::{Buffers, Connection};
 use crate::net::reactor::Deferred;
 use crate::net::stream::{Transport, linger};
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
-use crate::{RpcError, Value};
 
 /// Reads per wake before other connections have their turn.
 const TURNS_PER_WAKE: usize = 4;
@@ -268,8 +265,7 @@ impl<S: Transport> Session<S> {
                 self.reply(reply, account);
             }
             Answer::Later(future) => {
-                let running = Pending::Running(AssertUnwindSafe(future).catch_unwind());
-                let mut exchange = self.exchange(running, account);
+                let mut exchange = self.exchange(Pending::running(future), account);
                 // Many futures are ready at once: they need no place in the ordered set.
                 match Pin::new(&mut exchange).poll(context) {
                     Poll::Ready((reply, account)) => self.reply(reply, account),
@@ -312,14 +308,14 @@ impl<S: Transport> Session<S> {
         if self.in_flight.is_empty() {
             self.write(&reply, account);
         } else {
-            let exchange = self.exchange(Pending::Done(Some(reply)), account);
+            let exchange = self.exchange(Pending::done(reply), account);
             self.in_flight.push_back(exchange);
         }
     }
 
     fn exchange(&self, reply: Pending, account: Account) -> Exchange {
         let in_flight = self.metrics.as_ref().map(|metrics| metrics.request_started());
-        Exchange { reply, context: self.context.clone(), account, _in_flight: in_flight }
+        Exchange::new(reply, self.context.clone(), account, in_flight)
     }
 
     /// Writes the replies that are done, up to the first that is not.
@@ -350,74 +346,5 @@ impl<S: Transport> Session<S> {
         if let (Some(metrics), Some(started)) = (&self.metrics, account.started) {
             metrics.observe(started.elapsed(), account.bytes);
         }
-    }
-}
-
-/// What the metrics want to know of a request when its reply is written.
-#[derive(Clone, Copy)]
-struct Account {
-    bytes: usize,
-    /// Read only with metrics on: a look at the clock costs as much as decoding a small message.
-    started: Option<Instant>,
-    /// The `reason` label of an error, where it is not the error's message.
-    reason: Option<&'static str>,
-}
-
-impl Account {
-    fn open(bytes: usize, timed: bool) -> Self {
-        Self { bytes, started: timed.then(Instant::now), reason: None }
-    }
-
-    /// Takes note of what a handler returned, and makes it the reply.
-    fn reply(&mut self, result: Result<Value, RpcError>) -> Reply {
-        match result {
-            Ok(value) => Reply::Value(value),
-            Err(error) => {
-                self.reason = error.reason();
-                Reply::Rpc(error.into_message())
-            }
-        }
-    }
-}
-
-/// A request that has not been answered yet.
-struct Exchange {
-    reply: Pending,
-    context: Context,
-    account: Account,
-    /// Counts the request as in flight for as long as it is here.
-    _in_flight: Option<InFlight>,
-}
-
-enum Pending {
-    Running(CatchUnwind<AssertUnwindSafe<Later>>),
-    /// Done, but behind one that is not. Taken when its turn comes.
-    Done(Option<Reply>),
-}
-
-impl Drop for Exchange {
-    /// Drops the handler's future where its panic does no harm: in the drop of an executor it would
-    /// abort the process.
-    fn drop(&mut self) {
-        let reply = mem::replace(&mut self.reply, Pending::Done(None));
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(reply))) {
-            panicked(&*panic, &self.context);
-        }
-    }
-}
-
-impl Future for Exchange {
-    type Output = (Reply, Account);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let reply = match &mut self.reply {
-            Pending::Done(reply) => reply.take().unwrap_or(Reply::Value(Value::Nil)),
-            Pending::Running(future) => {
-                let result = ready!(future.poll_unpin(context))
-                    .unwrap_or_else(|panic| Err(panicked(&*panic, &self.context)));
-                self.account.reply(result)
-            }
-        };
-        Poll::Ready((reply, self.account))
     }
 }
