@@ -234,6 +234,39 @@ fn a_peer_that_half_closes_gets_its_replies_and_an_orderly_end() {
     assert_eq!(rest, [1, 2]);
 }
 
+#[test]
+fn a_handler_comes_to_its_end_although_its_peer_hangs_up_without_a_close_notify() {
+    use async_channel::unbounded;
+    use std::io::Write;
+
+    let (started_sender, started) = unbounded();
+    let (gate, wait) = unbounded::<()>();
+    let (done_sender, done) = unbounded();
+    let server = Server::new("127.0.0.1", 0, move |_| {
+        let (started, wait, done) = (started_sender.clone(), wait.clone(), done_sender.clone());
+        async move {
+            let _ = started.send(()).await;
+            let _ = wait.recv().await;
+            let _ = done.send(()).await;
+        }
+    });
+    let server = server.threads(1).tls(cert("server.crt"), cert("server.key"));
+    let server = start(server);
+    for _ in 0..2 {
+        // The second connection is served, so the one worker has seen the end of the first.
+        let mut stream = tls_stream(&server, |_| {});
+        stream.write_all(b"\x01").expect("open");
+        started.recv_blocking().expect("the handler runs");
+        drop(stream);
+    }
+    for _ in 0..2 {
+        gate.try_send(()).expect("the handler waits");
+    }
+    for _ in 0..2 {
+        done.recv_blocking().expect("the handler ends");
+    }
+}
+
 /// Takes note of what the other side sends, and reads it in small pieces.
 struct Tap {
     socket: std::net::TcpStream,
