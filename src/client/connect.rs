@@ -16,16 +16,12 @@ use socket2::SockRef;
 use super::deadline::Deadline;
 use crate::net::join_host_port;
 use crate::net::stream::{Stream, configure};
-use crate::net::tls;
+use crate::net::tls::{self, HANDSHAKE_TIMEOUT};
 use crate::{Error, Phase};
 
 /// The wait before the second attempt; it doubles for each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const MAX_BACK_OFF: Duration = Duration::from_secs(2);
-
-/// How long a TLS handshake may take, as on the server. A server without TLS, such as Python
-/// arrpc's, waits for the rest of what it takes for a message, and says nothing.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The stream of a client's connection.
 pub(super) type ClientStream = Stream<TcpStream>;

@@ -204,7 +204,8 @@ impl Client {
     /// Counts calls, their time and bytes, and errors, under arrpc's metric names, and serves them
     /// at `http://HOST:9095/metrics` from the first call on.
     ///
-    /// Defaults to off. The servers and clients of a process share one endpoint.
+    /// Defaults to off. All servers and clients of a process are counted together, and each
+    /// address asked for shows them all.
     pub fn metrics(self) -> Self {
         self.with(|options| options.metrics = true)
     }
@@ -225,7 +226,7 @@ impl Client {
 
     /// Prints what happens to connections and calls on standard error, unless the program has a
     /// `tracing` subscriber of its own, which gets these events in any case. Never prints a secret
-    /// or a message.
+    /// or a message, but the texts of errors.
     ///
     /// Defaults to off.
     pub fn debug(self) -> Self {

@@ -33,9 +33,8 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     fn reset_on_close(&self);
 
     /// Whether the kernel has sent all that was written: a reset discards the rest, which is there
-    /// for as long as the peer does not read. Sent is not received, but what is lost on the way has
-    /// been sent again by the time that a stop resets an idle connection. For a stream to which
-    /// nothing more is written.
+    /// for as long as the peer does not read. Sent is not received: what the network loses or
+    /// still holds is lost to a reset too. For a stream to which nothing more is written.
     fn is_sent(&self) -> bool;
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -24,6 +25,10 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::Error;
+
+/// How long a TLS handshake may take, on both sides. A server without TLS, such as Python arrpc's,
+/// waits for the rest of what it takes for a message, and says nothing.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A certificate and its private key, as the paths of two PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -162,7 +162,8 @@ impl Server {
     /// Counts requests, their time and bytes, and errors, under arrpc's metric names, and serves
     /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes.
     ///
-    /// Defaults to off. The servers and clients of a process share one endpoint.
+    /// Defaults to off. All servers and clients of a process are counted together, and each
+    /// address asked for shows them all.
     pub fn metrics(mut self) -> Self {
         self.metrics = true;
         self
@@ -186,7 +187,7 @@ impl Server {
 
     /// Prints what happens to connections and refused messages on standard error, unless the
     /// program has a `tracing` subscriber of its own, which gets these events in any case. Never
-    /// prints a secret or a message.
+    /// prints a secret or a message, but the texts of handlers' errors.
     ///
     /// Defaults to off.
     pub fn debug(mut self) -> Self {

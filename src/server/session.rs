@@ -2,8 +2,8 @@
 //! in order. Generic over the stream; knows neither sockets nor TLS.
 //!
 //! One future reads, handles and writes; nothing is queued between the socket and a handler that
-//! answers at once. Per wake it drains what has arrived, and writes once when no complete message
-//! is left.
+//! answers at once. Per wake it handles what has arrived, up to its share of the thread, and writes
+//! once when no complete message is left.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

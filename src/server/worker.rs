@@ -21,10 +21,7 @@ use super::service::Service;
 use super::session::{Ending, Session, Shared, Stage};
 use crate::net::reactor::{self, Reactor};
 use crate::net::stream::{Stream, linger};
-use crate::net::tls::TlsIdentity;
-
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::net::tls::{HANDSHAKE_TIMEOUT, TlsIdentity};
 
 /// How long a server that stops goes on as before, so that replies on their way arrive before the
 /// idle connections are reset: a reset discards what the kernel has not delivered.

@@ -399,6 +399,47 @@ fn the_log_is_quiet_unless_debug_or_rust_log_ask_for_it() {
 }
 
 #[test]
+fn the_defaults_in_the_help_are_the_librarys() {
+    let check = |command: &str, library: String, options: &[(&str, &str, &str)]| {
+        let help = run(arrpc(&[command, "--help"]), "").stdout;
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (option, default, field) in options {
+            let (_, text) = help.split_once(&format!("{option} <")).expect("it has the option");
+            let stated = text.split("[default: ").nth(1).expect("it states a default");
+            assert!(stated.starts_with(default), "{option}: {stated}");
+            assert!(library.contains(field), "{field} is not in {library}");
+        }
+    };
+    let server = format!("{:?}", Server::new("", 0, |message| message));
+    check(
+        "serve",
+        server,
+        &[
+            ("--tls-cert", "plain TCP]", "tls: None"),
+            ("--tls-client-ca", "all clients]", "tls_client_ca: None"),
+            ("--metrics-port", "9095]", "metrics_port: 9095"),
+            ("--metrics-host", "0.0.0.0,", "metrics_host: \"0.0.0.0\""),
+            ("--threads", "one for each processor]", "threads: None"),
+            ("--max-message-bytes", "16777216]", "max_bytes: 16777216"),
+            ("--max-depth", "128]", "max_depth: 128"),
+            ("--max-items", "1048576]", "max_items: 1048576"),
+            ("--max-in-flight", "64]", "max_in_flight: 64"),
+            ("--drain-timeout", "10]", "drain_timeout: 10s"),
+        ],
+    );
+    let client = format!("{:?}", arrpc::Client::new("", 0));
+    check(
+        "send",
+        client,
+        &[
+            ("--timeout", "no limit]", "timeout: None"),
+            ("--con-max-retries", "5]", "con_max_retries: 5"),
+            ("--tls-cert", "none]", "tls_client_cert: None"),
+        ],
+    );
+}
+
+#[test]
 fn the_help_names_every_exit_code() {
     let help = run(arrpc(&["send", "--help"]), "");
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));
