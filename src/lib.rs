@@ -49,6 +49,7 @@ pub mod metrics;
 mod log;
 mod name;
 mod net;
+mod time;
 mod wire;
 
 pub use client::{Client, blocking};

@@ -57,6 +57,14 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "write seconds, such as 5 or 0.5".to_owned())
 }
 
+/// Reads a number of seconds for what must be able to come to an end in time.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("write more than 0, or leave it out".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
 /// Reads the secret from `file`, or else from the environment.
 pub(crate) fn auth_secret(file: Option<&Path>) -> Result<Option<Vec<u8>>, Failure> {
     let (secret, place) = match file {

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     message: Message,
 
     /// How long it may take in all, such as 0.5 [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = timeout)]
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout)]
     #[arg(allow_negative_numbers = true)]
     timeout: Option<Duration>,
 
@@ -85,13 +85,6 @@ impl FromStr for Message {
             "-" => Ok(Self::StandardInput),
             text => argument::value(text).map(Self::Value),
         }
-    }
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    match argument::seconds(text)? {
-        Duration::ZERO => Err("leave it out for no limit".to_owned()),
-        timeout => Ok(timeout),
     }
 }
 

@@ -75,10 +75,51 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Limits")]
     max_in_flight: usize,
 
+    /// Bytes of memory that the messages of all connections may take together
+    #[arg(long, value_name = "N", default_value_t = 512 << 20, help_heading = "Limits")]
+    max_memory_bytes: usize,
+
+    /// Connections that may be open at once; further ones wait
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Limits")]
+    max_connections: usize,
+
+    /// Refuse further connections at once
+    #[arg(long, help_heading = "Limits")]
+    refuse_excess_connections: bool,
+
+    /// Connections that the system keeps until they are accepted
+    #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Limits")]
+    backlog: u32,
+
+    /// How long a TLS handshake may take
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "5")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
+    tls_handshake_timeout: Duration,
+
+    /// How long a message may take to arrive, from its first byte to its last
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "30")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
+    message_timeout: Duration,
+
+    /// How long a client may take nothing of its replies
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "10")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
+    write_timeout: Duration,
+
+    /// How long a connection may be without messages [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout)]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
+    idle_timeout: Option<Duration>,
+
     /// How long to finish accepted requests when stopped
     #[arg(long, value_name = "SECONDS", value_parser = argument::seconds, default_value = "10")]
-    #[arg(allow_negative_numbers = true, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
     drain_timeout: Duration,
+
+    /// How long a connection is silent before the system asks whether its client still exists
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "60")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
+    tcp_keepalive: Duration,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -128,7 +169,20 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
     .max_depth(arguments.max_depth)
     .max_items(arguments.max_items)
     .max_in_flight(arguments.max_in_flight)
-    .drain_timeout(arguments.drain_timeout);
+    .max_memory_bytes(arguments.max_memory_bytes)
+    .max_connections(arguments.max_connections)
+    .backlog(arguments.backlog)
+    .tls_handshake_timeout(arguments.tls_handshake_timeout)
+    .message_timeout(arguments.message_timeout)
+    .write_timeout(arguments.write_timeout)
+    .drain_timeout(arguments.drain_timeout)
+    .tcp_keepalive(arguments.tcp_keepalive);
+    if arguments.refuse_excess_connections {
+        server = server.refuse_excess_connections();
+    }
+    if let Some(timeout) = arguments.idle_timeout {
+        server = server.idle_timeout(timeout);
+    }
     if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
         server = server.tls(certificate, key);
     }

@@ -15,8 +15,8 @@ use socket2::SockRef;
 
 use super::deadline::Deadline;
 use crate::net::join_host_port;
-use crate::net::stream::{Stream, configure};
-use crate::net::tls::{self, HANDSHAKE_TIMEOUT};
+use crate::net::stream::{DEFAULT_KEEPALIVE, Stream, configure};
+use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
 use crate::{Error, Phase};
 
 /// The wait before the second attempt; it doubles for each further one.
@@ -93,7 +93,7 @@ impl Connector {
         let connect = async {
             let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
             Ok(connected.and_then(|socket| {
-                configure(&SockRef::from(&socket))?;
+                configure(&SockRef::from(&socket), DEFAULT_KEEPALIVE)?;
                 Ok(socket)
             }))
         };
@@ -112,7 +112,7 @@ impl Connector {
             }
         };
         let late = async {
-            Timer::after(HANDSHAKE_TIMEOUT).await;
+            Timer::after(DEFAULT_HANDSHAKE_TIMEOUT).await;
             let source = "no answer within 5 s, does the server speak TLS?".into();
             Err(Error::Tls { address: self.address.to_string(), source })
         };

@@ -101,7 +101,7 @@ impl Pool {
                 return Err(Error::Protocol(format!("{address} {}", foreign.advice())));
             }
             if let Some(message) = connection.next_message(limits).map_err(protocol)? {
-                let reply = wire::decode(message).map_err(protocol)?;
+                let reply = wire::decode(message.bytes).map_err(protocol)?;
                 return match connection.unread().len() {
                     0 => Ok(reply),
                     // Nobody can tell which of the values belongs to the request.

@@ -26,7 +26,8 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::readiness::{self, Roster};
 use super::{REGISTRY, Registry};
 use crate::net::join_host_port;
-use crate::net::listener::Listener;
+use crate::net::listener::{DEFAULT_BACKLOG, Listener};
+use crate::net::stream::DEFAULT_KEEPALIVE;
 
 pub(crate) use super::readiness::Readiness;
 
@@ -118,7 +119,7 @@ struct Endpoint {
 
 impl Endpoint {
     fn listen(self, host: &str, port: u16) -> io::Result<SocketAddr> {
-        let listener = Listener::bind(host, port)?;
+        let listener = Listener::bind(host, port, DEFAULT_BACKLOG)?;
         let address = listener.local_addr()?;
         smol::spawn(self.accept(listener)).detach();
         Ok(address)
@@ -127,7 +128,8 @@ impl Endpoint {
     async fn accept(self, listener: Listener) {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         loop {
-            let (stream, peer) = listener.accept().await;
+            // A shortage is the server's to report.
+            let Ok((stream, peer)) = listener.accept(DEFAULT_KEEPALIVE).await else { continue };
             let Some(place) = places.try_acquire_arc() else {
                 let limit = self.limits.connections;
                 tracing::debug!(%peer, limit, "too many connections to the metrics, refused");

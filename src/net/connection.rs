@@ -14,6 +14,18 @@ pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The free space below which a read buffer is compacted or grown.
 const MIN_READ_BYTES: usize = 4 * 1024;
 
+/// The largest unfinished message that a connection keeps outside of a read buffer, for which it is
+/// copied out and in again by each wake: 1 us at the most.
+const MAX_COPIED_BYTES: usize = 16 * 1024;
+
+/// A whole message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The values in it, at all its levels.
+    pub(crate) items: usize,
+}
+
 /// A stream and the bytes on their way in and out.
 #[derive(Debug)]
 pub(crate) struct Connection<S> {
@@ -23,6 +35,8 @@ pub(crate) struct Connection<S> {
     output: Vec<u8>,
     /// How much of `output` is written.
     written: usize,
+    /// The bytes that the stream has taken in all.
+    taken: u64,
     /// Bytes were handed to the stream that it may hold back until it is flushed (TLS records).
     unflushed: bool,
 }
@@ -35,6 +49,7 @@ impl<S: Transport> Connection<S> {
             finder: FrameFinder::new(),
             output: Vec::new(),
             written: 0,
+            taken: 0,
             unflushed: false,
         }
     }
@@ -54,20 +69,38 @@ impl<S: Transport> Connection<S> {
 
     /// Takes the next complete message out of what has arrived; `None` if there is none.
     #[inline]
-    pub(crate) fn next_message(&mut self, limits: &Limits) -> Result<Option<&[u8]>, Malformed> {
+    pub(crate) fn next_message(
+        &mut self,
+        limits: &Limits,
+    ) -> Result<Option<Message<'_>>, Malformed> {
         if self.input.start == self.input.end {
             return Ok(None);
         }
         match self.finder.find(self.input.unread(), limits)? {
-            Some(length) => Ok(Some(self.input.consume(length))),
+            Some(length) => {
+                let items = self.finder.items();
+                Ok(Some(Message { bytes: self.input.consume(length), items }))
+            }
             None => Ok(None),
         }
+    }
+
+    /// The size that the read buffer grows to for the next read; `None` if it has room.
+    #[inline]
+    pub(crate) fn growth(&self) -> Option<usize> {
+        self.input.growth(self.finder.at_least())
+    }
+
+    /// The memory that the connection keeps while it waits, but for some hundred bytes.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.input.bytes.capacity() + self.output.capacity()
     }
 
     /// Reads once from the stream. `Ok(0)` is the end of the stream.
     #[inline]
     pub(crate) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let free = self.input.free();
+        let free = self.input.free(self.finder.at_least());
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, free))?;
         self.input.end += read;
         Poll::Ready(Ok(read))
@@ -90,6 +123,11 @@ impl<S: Transport> Connection<S> {
         self.unwritten() == 0 && !self.unflushed
     }
 
+    /// How many bytes the stream has taken so far: whether a slow peer goes on.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Writes all that waits, in as few writes as the stream takes.
     #[inline]
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,6 +147,7 @@ impl<S: Transport> Connection<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            self.taken += written as u64;
             self.unflushed = true;
         }
         if self.unflushed {
@@ -145,12 +184,16 @@ impl<S: Transport> Connection<S> {
     /// unfinished message.
     #[inline]
     pub(crate) fn return_buffers(&mut self, buffers: &mut Buffers) {
-        if self.input.unread().len() <= MIN_READ_BYTES {
+        let unread = self.input.unread().len();
+        if unread <= MAX_COPIED_BYTES {
             let rest = self.input.unread().to_vec();
             let mut lent = std::mem::replace(&mut self.input, Input::holding(rest)).bytes;
             lent.truncate(READ_BUFFER_BYTES);
             lent.shrink_to(READ_BUFFER_BYTES);
             buffers.input = Some(lent);
+        } else if self.input.bytes.len() / 4 >= unread.max(READ_BUFFER_BYTES) {
+            // What a large message has left behind.
+            self.input = Input::holding(self.input.unread().to_vec());
         }
         if self.output.is_empty() {
             let mut lent = std::mem::take(&mut self.output);
@@ -197,21 +240,34 @@ impl Input {
         self.bytes.get(start..self.start).unwrap_or_default()
     }
 
+    /// The size to grow to for the next read, in a message of `at_least` so many bytes; `None` if
+    /// there is room, or will be when the buffer is compacted.
+    #[inline]
+    fn growth(&self, at_least: usize) -> Option<usize> {
+        let size = self.bytes.len();
+        if size - self.end >= MIN_READ_BYTES || self.start > size / 2 || self.start == self.end {
+            return None;
+        }
+        // Doubles with what has arrived, never by what a header claims: a peer pays for each byte
+        // that it makes us keep. But not beyond the end that the headers tell.
+        let smallest = self.end + READ_BUFFER_BYTES;
+        Some(self.start.saturating_add(at_least).clamp(smallest, smallest.max(2 * size)))
+    }
+
     /// The space for the next read: what is behind the unread bytes, made larger when it is short.
-    fn free(&mut self) -> &mut [u8] {
+    /// Each move costs less than what has been read since the last.
+    fn free(&mut self, at_least: usize) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-        }
-        if self.bytes.len() - self.end < MIN_READ_BYTES {
-            // Doubles with what has arrived, never by what a header claims: a peer pays for each
-            // byte that it makes us keep. Both moves cost less than what has been read since.
-            if self.start > self.bytes.len() / 2 {
-                self.bytes.copy_within(self.start..self.end, 0);
-                (self.start, self.end) = (0, self.end - self.start);
-            } else {
-                let larger = (2 * self.bytes.len()).max(READ_BUFFER_BYTES);
-                self.bytes.resize(larger, 0);
+            if self.bytes.len() < MIN_READ_BYTES {
+                self.bytes.resize(READ_BUFFER_BYTES, 0);
             }
+        } else if let Some(larger) = self.growth(at_least) {
+            self.bytes.reserve_exact(larger - self.bytes.len());
+            self.bytes.resize(larger, 0);
+        } else if self.bytes.len() - self.end < MIN_READ_BYTES {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
         }
         self.bytes.get_mut(self.end..).unwrap_or_default()
     }
@@ -253,9 +309,7 @@ mod tests {
     impl Transport for Pieces {
         fn reset_on_close(&self) {}
 
-        fn is_sent(&self) -> bool {
-            true
-        }
+        fn limit_unsent(&self) {}
     }
 
     impl AsyncRead for Pieces {
@@ -315,7 +369,7 @@ mod tests {
     #[test]
     fn messages_survive_any_pieces_and_the_return_of_the_buffers_in_between() {
         let mut context = Context::from_waker(std::task::Waker::noop());
-        for read_size in [1013, 4095, 4096, 4097, 65_536, 1 << 20] {
+        for read_size in [1013, 4095, 4096, 4097, 16_384, 16_385, 65_536, 1 << 20] {
             let (messages, input) = messages();
             let stream = Pieces { input, read_size, ..Pieces::default() };
             let mut connection = Connection::new(stream);
@@ -324,7 +378,7 @@ mod tests {
             loop {
                 connection.borrow_buffers(&mut buffers);
                 while let Some(message) = connection.next_message(&LIMITS).expect("well-formed") {
-                    found.push(message.to_vec());
+                    found.push(message.bytes.to_vec());
                 }
                 let read = connection.poll_read(&mut context);
                 connection.return_buffers(&mut buffers);

@@ -1,18 +1,19 @@
-//! The listening socket, and an accept that outlives every error the system can give it.
+//! The listening socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use smol::{Async, Timer};
+use smol::Async;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::stream::configure;
+use crate::time::Sleep;
 
-/// Connections that the kernel keeps for us until they are accepted.
-const BACKLOG: i32 = 1024;
+/// The default of `backlog`.
+pub(crate) const DEFAULT_BACKLOG: u32 = 1024;
 
-/// The pause after an accept that failed for want of something: descriptors, memory.
+/// The pause after an accept that failed for want of something.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listening TCP socket.
@@ -23,15 +24,16 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Listens on the first address of `host` that works; an empty host is every IPv4 interface.
-    /// Blocks while the name is resolved.
-    pub(crate) fn bind(host: &str, port: u16) -> io::Result<Self> {
+    /// The kernel keeps `backlog` connections until they are accepted. Blocks while the name is
+    /// resolved.
+    pub(crate) fn bind(host: &str, port: u16, backlog: u32) -> io::Result<Self> {
         let host = if host.is_empty() { "0.0.0.0" } else { host };
         let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
         // IPv4 first, as arrpc does: "localhost" is ::1 on many machines, 127.0.0.1 to most peers.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in addresses {
-            match listen(address) {
+            match listen(address, backlog) {
                 Ok(socket) => return Ok(Self { socket: Async::new(socket)? }),
                 Err(error) => failed = error,
             }
@@ -45,10 +47,18 @@ impl Listener {
 
     /// Waits for the next connection. Its socket is in non-blocking mode and registered nowhere:
     /// `Async::accept` would register it with smol's reactor, two system calls for nothing.
-    pub(crate) async fn accept(&self) -> (TcpStream, SocketAddr) {
+    ///
+    /// Fails, after a pause, when the system is short of something, of descriptors or of memory:
+    /// then the same connection is there at the next try.
+    pub(crate) async fn accept(&self, keepalive: Duration) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            match self.try_accept().await {
-                Ok(accepted) => return accepted,
+            match self.socket.read_with(TcpListener::accept).await {
+                Ok((socket, peer)) => {
+                    socket.set_nonblocking(true)?;
+                    // These fail only if the peer is gone already, which the first read tells.
+                    let _ = configure(&SockRef::from(&socket), keepalive);
+                    return Ok((socket, peer));
+                }
                 // The peer gave up while it waited: take the next one.
                 Err(error)
                     if matches!(
@@ -58,28 +68,20 @@ impl Listener {
                             | io::ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections, trying again");
-                    Timer::after(SHORTAGE_PAUSE).await;
+                    Sleep::lasting(SHORTAGE_PAUSE).await;
+                    return Err(error);
                 }
             }
         }
     }
-
-    async fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer) = self.socket.read_with(TcpListener::accept).await?;
-        socket.set_nonblocking(true)?;
-        // These fail only if the peer is gone already, which the first read tells.
-        let _ = configure(&SockRef::from(&socket));
-        Ok((socket, peer))
-    }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server gets its port back at once, whatever is left of the old connections.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }

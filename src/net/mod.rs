@@ -2,6 +2,7 @@
 //! Knows messages only as bytes; sessions, pools and retries are above.
 
 pub(crate) mod connection;
+pub(crate) mod delivery;
 pub(crate) mod listener;
 pub(crate) mod reactor;
 pub(crate) mod stream;

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use mio::{Events, Interest, Registry, Token};
@@ -21,6 +22,9 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 /// The token of the alarm; sockets have their place in the slab.
 const ALARM: Token = Token(usize::MAX);
+
+/// The pause behind a poll that failed: going on at once would spin.
+const FAILED_POLL_PAUSE: Duration = Duration::from_millis(10);
 
 /// On Linux a read that fills less than the buffer has emptied an edge-triggered socket (epoll(7),
 /// "Questions and answers", 9), which saves the second read. Elsewhere only WouldBlock tells.
@@ -109,8 +113,12 @@ impl Reactor {
             match polled {
                 Ok(()) => self.dispatch(&events),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // epoll_wait has no other error for a valid descriptor. Going on would spin.
-                Err(error) => panic!("the reactor's poll failed: {error}"),
+                // Not for a valid descriptor, says epoll_wait(2). What is else wrong may pass, and
+                // the connections of this thread with it if it gave up.
+                Err(error) => {
+                    tracing::error!(%error, "waiting for sockets failed, trying again");
+                    thread::sleep(FAILED_POLL_PAUSE);
+                }
             }
             self.deferred.wake();
         }

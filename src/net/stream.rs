@@ -7,21 +7,22 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_rustls::TlsStream;
-use smol::Timer;
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::reactor;
+use crate::time::Sleep;
 
-/// How long a connection is silent before the kernel asks whether the peer still exists.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The default of `tcp_keepalive`, on both sides.
+pub(crate) const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// What every connection has, on both sides: no delay for small messages, and an end to those
-/// whose peer has vanished.
-pub(crate) fn configure(socket: &SockRef<'_>) -> io::Result<()> {
+/// whose peer has vanished. `keepalive` is how long a connection is silent before the kernel asks
+/// for it.
+pub(crate) fn configure(socket: &SockRef<'_>, keepalive: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive).with_interval(keepalive))
 }
 
 /// A byte stream that can be cut off.
@@ -32,10 +33,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// request; behind a reset it connects again.
     fn reset_on_close(&self);
 
-    /// Whether the kernel has sent all that was written: a reset discards the rest, which is there
-    /// for as long as the peer does not read. Sent is not received: what the network loses or
-    /// still holds is lost to a reset too. For a stream to which nothing more is written.
-    fn is_sent(&self) -> bool;
+    /// Keeps the kernel from taking much more than it can send, so that what it takes tells what
+    /// the peer takes: its send buffer grows to 4 MiB for a peer that was fast once.
+    fn limit_unsent(&self);
 }
 
 impl Transport for reactor::TcpStream {
@@ -43,8 +43,8 @@ impl Transport for reactor::TcpStream {
         reset_on_close(self.socket());
     }
 
-    fn is_sent(&self) -> bool {
-        is_sent(self.socket())
+    fn limit_unsent(&self) {
+        limit_unsent(self.socket());
     }
 }
 
@@ -53,8 +53,8 @@ impl Transport for async_net::TcpStream {
         reset_on_close(SockRef::from(self));
     }
 
-    fn is_sent(&self) -> bool {
-        is_sent(SockRef::from(self))
+    fn limit_unsent(&self) {
+        limit_unsent(SockRef::from(self));
     }
 }
 
@@ -63,21 +63,16 @@ fn reset_on_close(socket: SockRef<'_>) {
     let _ = socket.set_linger(Some(Duration::ZERO));
 }
 
+/// The bytes that the kernel may have taken and not sent, once a peer is slow.
 #[cfg(target_os = "linux")]
-fn is_sent(socket: SockRef<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    // With this limit a socket is writable only when no byte is unsent (tcp_notsent_lowat in
-    // ip-sysctl.rst).
-    let _ = socket.set_tcp_notsent_lowat(1);
-    let mut socket = [PollFd::new(&*socket, PollFlags::OUT)];
-    poll(&mut socket, Some(&Timespec::default())).is_ok_and(|writable| writable > 0)
-}
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
-/// Elsewhere nobody tells. The moment that a stop gives to its last replies must do, and a large
-/// one to a peer that reads slowly may be cut off.
-#[cfg(not(target_os = "linux"))]
-fn is_sent(_: SockRef<'_>) -> bool {
-    true
+fn limit_unsent(socket: SockRef<'_>) {
+    // Fails only on a socket that is already closed.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }
 
 /// How long [`linger`] goes on.
@@ -95,7 +90,7 @@ pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         io::Result::Ok(())
     };
     let give_up = async {
-        Timer::after(LINGER).await;
+        Sleep::lasting(LINGER).await;
         Ok(())
     };
     // However it ends, the stream is closed behind it.
@@ -124,8 +119,8 @@ impl<T: Transport> Transport for Stream<T> {
         self.socket().reset_on_close();
     }
 
-    fn is_sent(&self) -> bool {
-        self.socket().is_sent()
+    fn limit_unsent(&self) {
+        self.socket().limit_unsent();
     }
 }
 

@@ -26,9 +26,9 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::Error;
 
-/// How long a TLS handshake may take, on both sides. A server without TLS, such as Python arrpc's,
+/// The default of `tls_handshake_timeout`, on both sides. A server without TLS, such as Python arrpc's,
 /// waits for the rest of what it takes for a message, and says nothing.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A certificate and its private key, as the paths of two PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,29 +5,35 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{CatchUnwind, FutureExt};
 
 use super::handler::{Context, Later};
-use super::service::panicked;
+use super::service::{handler_timed_out, panicked};
 use crate::metrics::InFlight;
+use crate::time::Sleep;
 use crate::wire::reply::Reply;
 use crate::{RpcError, Value};
 
-/// What the metrics want to know of a request when its reply is written.
+/// What is counted of a request until its reply is written.
 #[derive(Clone, Copy)]
 pub(super) struct Account {
+    /// Its size on the wire.
     pub(super) bytes: usize,
+    /// The memory that its value takes, at the most.
+    pub(super) memory: usize,
     /// Read only with metrics on: a look at the clock costs as much as decoding a small message.
     pub(super) started: Option<Instant>,
     /// The `reason` label of an error, where it is not the error's message.
     pub(super) reason: Option<&'static str>,
+    /// The limit that was hit, by the name of its setter.
+    pub(super) limit: Option<&'static str>,
 }
 
 impl Account {
     pub(super) fn open(bytes: usize, timed: bool) -> Self {
-        Self { bytes, started: timed.then(Instant::now), reason: None }
+        Self { bytes, memory: 0, started: timed.then(Instant::now), reason: None, limit: None }
     }
 
     /// Takes note of what a handler returned, and makes it the reply.
@@ -42,40 +48,33 @@ impl Account {
     }
 }
 
-/// A request that has not been answered yet.
+/// A handler that runs.
 pub(super) struct Exchange {
-    reply: Pending,
+    /// The request's number in its connection.
+    number: u64,
+    /// `None` once it is done.
+    handler: Option<CatchUnwind<AssertUnwindSafe<Later>>>,
+    timeout: Option<(Duration, Sleep)>,
     context: Context,
     account: Account,
     /// Counts the request as in flight for as long as it is here.
     _in_flight: Option<InFlight>,
 }
 
-/// The reply to a request, as far as it has come.
-pub(super) enum Pending {
-    Running(CatchUnwind<AssertUnwindSafe<Later>>),
-    /// Done, but behind one that is not. Taken when its turn comes.
-    Done(Option<Reply>),
-}
-
-impl Pending {
-    pub(super) fn running(handler: Later) -> Self {
-        Self::Running(AssertUnwindSafe(handler).catch_unwind())
-    }
-
-    pub(super) fn done(reply: Reply) -> Self {
-        Self::Done(Some(reply))
-    }
-}
-
 impl Exchange {
     pub(super) fn new(
-        reply: Pending,
+        number: u64,
+        handler: Later,
+        timeout: Option<Duration>,
         context: Context,
         account: Account,
         in_flight: Option<InFlight>,
     ) -> Self {
-        Self { reply, context, account, _in_flight: in_flight }
+        let due = timeout.and_then(|timeout| {
+            Some((timeout, Sleep::until(crate::time::now().checked_add(timeout)?)))
+        });
+        let handler = Some(AssertUnwindSafe(handler).catch_unwind());
+        Self { number, handler, timeout: due, context, account, _in_flight: in_flight }
     }
 }
 
@@ -83,25 +82,35 @@ impl Drop for Exchange {
     /// Drops the handler's future where its panic does no harm: in the drop of an executor it would
     /// abort the process.
     fn drop(&mut self) {
-        let reply = mem::replace(&mut self.reply, Pending::Done(None));
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(reply))) {
+        let handler = mem::take(&mut self.handler);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
             panicked(&*panic, &self.context);
         }
     }
 }
 
 impl Future for Exchange {
-    type Output = (Reply, Account);
+    type Output = (u64, Reply, Account);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let reply = match &mut self.reply {
-            Pending::Done(reply) => reply.take().unwrap_or(Reply::Value(Value::Nil)),
-            Pending::Running(future) => {
-                let result = ready!(future.poll_unpin(context))
-                    .unwrap_or_else(|panic| Err(panicked(&*panic, &self.context)));
-                self.account.reply(result)
+        let this = &mut *self;
+        let mut account = this.account;
+        let polled = this.handler.as_mut().map(|handler| handler.poll_unpin(context));
+        let result = match polled {
+            Some(Poll::Ready(result)) => {
+                result.unwrap_or_else(|panic| Err(panicked(&*panic, &this.context)))
             }
+            Some(Poll::Pending) => match &mut this.timeout {
+                Some((after, sleep)) => {
+                    ready!(sleep.poll_unpin(context));
+                    account.limit = Some("handler_timeout");
+                    Err(handler_timed_out(*after, &this.context))
+                }
+                None => return Poll::Pending,
+            },
+            None => return Poll::Pending,
         };
-        Poll::Ready((reply, self.account))
+        let reply = account.reply(result);
+        Poll::Ready((this.number, reply, account))
     }
 }

@@ -1,27 +1,32 @@
-//! The server and its options. How it starts and stops is in `start`, what happens to a connection
+//! The server and its options; those that limit what peers may cost are in `limits`. How it starts and stops is in `start`, what happens to a connection
 //! in `session`, to a message in `service`.
 
+mod admission;
+mod budget;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
+mod limits;
+mod queue;
 mod service;
 mod session;
 mod start;
+mod watch;
 mod worker;
 
 use std::fmt;
 use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 pub use handle::ServerHandle;
 
 use crate::metrics::endpoint;
 use crate::net::tls::KeyPair;
-use crate::wire::{Limits, Secret};
+use crate::wire::Secret;
 use crate::{Context, Error, Handler, Reply, Value};
 use handler::{Closure, ContextClosure};
+use limits::Limits;
 
 /// A server that answers MessagePack messages with one handler.
 ///
@@ -45,8 +50,6 @@ pub struct Server {
     handler: Box<dyn Handler>,
     threads: Option<usize>,
     limits: Limits,
-    max_in_flight: usize,
-    drain_timeout: Duration,
     auth_secret: Option<Secret>,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
@@ -109,9 +112,7 @@ impl Server {
             port,
             handler: Box::new(handler),
             threads: None,
-            limits: Limits { max_bytes: 16 << 20, max_depth: 128, max_items: 1 << 20 },
-            max_in_flight: 64,
-            drain_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
             auth_secret: None,
             tls: None,
             tls_client_ca: None,
@@ -195,51 +196,6 @@ impl Server {
         self
     }
 
-    /// Sets how many bytes a message may have on the wire, its signature included. A longer one
-    /// gets an error reply, and its connection is closed.
-    ///
-    /// Defaults to 16 MiB.
-    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
-        self.limits.max_bytes = bytes;
-        self
-    }
-
-    /// Sets how deep arrays and maps in a message may be nested, 1,024 at most. A deeper one gets
-    /// an error reply, and its connection is closed.
-    ///
-    /// Defaults to 128.
-    pub fn max_depth(mut self, depth: usize) -> Self {
-        self.limits.max_depth = depth;
-        self
-    }
-
-    /// Sets how many values a message may hold at all its levels; a map entry is two. One with
-    /// more gets an error reply, and its connection is closed.
-    ///
-    /// Defaults to 1,048,576.
-    pub fn max_items(mut self, items: usize) -> Self {
-        self.limits.max_items = items;
-        self
-    }
-
-    /// Sets how many requests of one connection may be handled at once, 1 at least; further ones
-    /// wait. Their replies go out in the order of the requests.
-    ///
-    /// Defaults to 64.
-    pub fn max_in_flight(mut self, requests: usize) -> Self {
-        self.max_in_flight = requests;
-        self
-    }
-
-    /// Sets how long a server that stops waits for requests that it has accepted. A handler that
-    /// blocks its thread beyond that is left behind.
-    ///
-    /// Defaults to 10 s.
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
-        self
-    }
-
     /// Calls `callback` with the bound address once the server listens. May be given several
     /// times; each is called once, in order.
     pub fn after_start(mut self, callback: impl FnOnce(SocketAddr) + Send + 'static) -> Self {
@@ -309,8 +265,6 @@ impl fmt::Debug for Server {
             .field("handler", &self.handler.name())
             .field("threads", &self.threads)
             .field("limits", &self.limits)
-            .field("max_in_flight", &self.max_in_flight)
-            .field("drain_timeout", &self.drain_timeout)
             .field("auth_secret", &self.auth_secret)
             .field("tls", &self.tls)
             .field("tls_client_ca", &self.tls_client_ca)

@@ -3,8 +3,12 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::budget::Budget;
 use crate::metrics::ServerMetrics;
+use crate::net::connection::Message;
 use crate::server::handler::{Answer, Context, Handler};
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
@@ -14,6 +18,10 @@ use crate::{RpcError, Value};
 /// What a peer is told when a handler panics. The details are in the log, not on the wire.
 const HANDLER_PANICKED: &str = "The handler failed, the server's log has the details";
 
+const HANDLER_TIMED_OUT: &str = "The handler took too long (handler_timeout)";
+const MESSAGE_TIMED_OUT: &str = "The message took too long to arrive (message_timeout)";
+const NO_MEMORY: &str = "The server has no memory left for the message (max_memory_bytes)";
+
 /// The handler and the rules of one server.
 pub(crate) struct Service {
     pub(crate) handler: Box<dyn Handler>,
@@ -21,7 +29,21 @@ pub(crate) struct Service {
     pub(crate) limits: Limits,
     /// Requests of one connection that may run at once.
     pub(crate) max_in_flight: usize,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) timeouts: Timeouts,
     pub(crate) metrics: Option<ServerMetrics>,
+}
+
+/// How long the phases of a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) tls_handshake: Duration,
+    /// A whole message after its first byte.
+    pub(crate) message: Duration,
+    /// A write without progress.
+    pub(crate) write: Duration,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) handler: Option<Duration>,
 }
 
 /// Why a message did not reach the handler.
@@ -32,6 +54,14 @@ pub(crate) enum Refusal {
     InvalidSignature,
     /// There is a signature, and no secret to verify it with.
     NoSecret,
+    /// The messages on their way take all the memory that there is for them.
+    NoMemory {
+        limit: usize,
+    },
+    /// The rest of the message did not come.
+    TimedOut {
+        after: Duration,
+    },
 }
 
 impl From<Malformed> for Refusal {
@@ -46,6 +76,8 @@ impl Refusal {
         match self {
             Self::Malformed(malformed) => malformed.limit().unwrap_or("messagepack"),
             Self::InvalidSignature | Self::NoSecret => "auth_secret",
+            Self::NoMemory { .. } => "max_memory_bytes",
+            Self::TimedOut { .. } => "message_timeout",
         }
     }
 
@@ -56,6 +88,8 @@ impl Refusal {
             Self::Malformed(malformed) => malformed.reason(),
             Self::InvalidSignature => INVALID_SIGNATURE,
             Self::NoSecret => NO_SECRET,
+            Self::NoMemory { .. } => NO_MEMORY,
+            Self::TimedOut { .. } => MESSAGE_TIMED_OUT,
         }
     }
 
@@ -65,29 +99,36 @@ impl Refusal {
             Self::Malformed(malformed) => Reply::Rpc(malformed.to_string()),
             Self::InvalidSignature => Reply::Auth(INVALID_SIGNATURE.to_owned()),
             Self::NoSecret => Reply::Auth(NO_SECRET.to_owned()),
+            Self::NoMemory { limit } => Reply::Rpc(format!(
+                "The server has no memory left for the message, try again later \
+                 (max_memory_bytes {limit})"
+            )),
+            Self::TimedOut { after } => {
+                Reply::Rpc(format!("The message did not arrive within {after:?} (message_timeout)"))
+            }
         }
     }
 }
 
 impl Service {
-    /// Turns the bytes of a message into the value that the handler gets.
+    /// Takes what the handler is to get out of a message, without decoding it.
     ///
-    /// Invariant (G7): with a secret, nothing is decoded before its signature is verified.
+    /// Invariant (G7): with a secret, nothing is looked at before its signature is verified.
     #[inline]
-    pub(crate) fn receive(&self, message: &[u8]) -> Result<Value, Refusal> {
-        match &self.secret {
-            Some(secret) => {
-                let body = envelope::open(message, secret).ok_or(Refusal::InvalidSignature)?;
-                frame::check_whole(body, &self.limits)?;
-                Ok(wire::decode(body)?)
-            }
-            None => {
-                let value = wire::decode(message)?;
-                if envelope::is_envelope(&value) {
-                    return Err(Refusal::NoSecret);
-                }
-                Ok(value)
-            }
+    pub(crate) fn open<'a>(&self, message: Message<'a>) -> Result<Message<'a>, Refusal> {
+        let Some(secret) = &self.secret else { return Ok(message) };
+        let bytes = envelope::open(message.bytes, secret).ok_or(Refusal::InvalidSignature)?;
+        let items = frame::check_whole(bytes, &self.limits)?;
+        Ok(Message { bytes, items })
+    }
+
+    /// Turns what [`open`](Self::open) has returned into the value that the handler gets.
+    #[inline]
+    pub(crate) fn decode(&self, message: Message<'_>) -> Result<Value, Refusal> {
+        let value = wire::decode(message.bytes)?;
+        match self.secret.is_none() && envelope::is_envelope(&value) {
+            true => Err(Refusal::NoSecret),
+            false => Ok(value),
         }
     }
 
@@ -101,6 +142,14 @@ impl Service {
             Err(panic) => Answer::Ready(Err(panicked(&*panic, context))),
         }
     }
+}
+
+/// Logs that a handler took too long and returns what the peer is told of it.
+#[cold]
+pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError {
+    tracing::debug!(peer = %context.peer_addr(), "the handler took longer than {after:?}");
+    let text = format!("The handler took longer than {after:?} (handler_timeout)");
+    RpcError::from(text).with_reason(HANDLER_TIMED_OUT)
 }
 
 /// Logs a handler's panic and returns what the peer is told of it.

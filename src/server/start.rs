@@ -10,18 +10,20 @@ use std::time::Duration;
 use futures_rustls::TlsAcceptor;
 use smol::future::FutureExt;
 
+use super::admission::Admission;
+use super::budget::Budget;
 use super::service::Service;
 use super::worker::{Setup, Workers};
 use super::{AfterStart, Server};
 use crate::metrics::{self, endpoint};
 use crate::net::listener::Listener;
 use crate::net::{join_host_port, tls};
-use crate::wire::{MAX_MAX_DEPTH, Secret};
+use crate::wire::Secret;
 use crate::{Error, log};
 
 /// A server that has its port.
 pub(super) struct Listening {
-    listener: Listener,
+    admission: Admission,
     pub(super) local_addr: SocketAddr,
     workers: Workers,
     drain_timeout: Duration,
@@ -31,19 +33,19 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub(super) async fn serve(self, stop: impl Future<Output = ()>) {
+    pub(super) async fn serve(mut self, stop: impl Future<Output = ()>) {
         tracing::info!(address = %self.local_addr, "listening");
         for callback in self.after_start {
             callback(self.local_addr);
         }
         let accept = async {
             loop {
-                self.workers.dispatch(self.listener.accept().await);
+                self.workers.dispatch(self.admission.next().await);
             }
         };
         stop.or(accept).await;
         self.readiness.stopping();
-        drop(self.listener);
+        drop(self.admission);
         self.workers.stop(self.drain_timeout).await;
         tracing::info!(address = %self.local_addr, "stopped");
     }
@@ -69,21 +71,13 @@ impl Server {
         if self.threads == Some(0) {
             return config("threads must be 1 at least");
         }
-        if self.max_in_flight == 0 {
-            return config("max_in_flight must be 1 at least");
-        }
-        if self.limits.max_bytes == 0 || self.limits.max_items == 0 {
-            return config("max_message_bytes and max_items must be 1 at least");
-        }
-        if self.limits.max_depth > MAX_MAX_DEPTH {
-            return config("max_depth must be 1024 at most");
-        }
+        self.limits.check()?;
         let bind_error = |host: &str, port| {
             let address = join_host_port(host, port);
             move |source| Error::Bind { address, source }
         };
-        let listener =
-            Listener::bind(&self.host, self.port).map_err(bind_error(&self.host, self.port))?;
+        let listener = Listener::bind(&self.host, self.port, self.limits.backlog)
+            .map_err(bind_error(&self.host, self.port))?;
         let local_addr = listener.local_addr().map_err(bind_error(&self.host, self.port))?;
         let readiness = endpoint::Readiness::starting();
         let mut metrics_addr = None;
@@ -98,20 +92,23 @@ impl Server {
         let service = Service {
             handler: self.handler,
             secret: self.auth_secret,
-            limits: self.limits,
-            max_in_flight: self.max_in_flight,
-            metrics,
+            limits: self.limits.message,
+            max_in_flight: self.limits.max_in_flight,
+            budget: self.limits.max_memory_bytes.map_or_else(Budget::of_process, Budget::new),
+            timeouts: self.limits.timeouts,
+            metrics: metrics.clone(),
         };
-        let setup = Setup { service: Arc::new(service), tls, drain_timeout: self.drain_timeout };
+        let drain_timeout = self.limits.drain_timeout;
+        let setup = Setup { service: Arc::new(service), tls, local_addr, drain_timeout };
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
         let workers = Workers::start(threads.unwrap_or(1), &setup)
             .map_err(|source| Error::Thread { source })?;
         readiness.ready();
         Ok(Listening {
-            listener,
+            admission: Admission::new(listener, &self.limits, metrics),
             local_addr,
             workers,
-            drain_timeout: self.drain_timeout,
+            drain_timeout,
             metrics_addr,
             readiness,
             after_start: self.after_start,

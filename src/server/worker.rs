@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,26 +12,24 @@ use std::thread;
 use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
+use smol::LocalExecutor;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::FutureExt;
-use smol::{LocalExecutor, Timer};
+use smol::io::AsyncWriteExt;
 
+use super::admission::{Arrival, Place};
 use super::handler::{Context, Peer};
 use super::service::Service;
-use super::session::{Ending, Session, Shared, Stage};
+use super::session::{Ending, Session, Shared};
+use crate::net::delivery::undelivered;
 use crate::net::reactor::{self, Reactor};
-use crate::net::stream::{Stream, linger};
-use crate::net::tls::{HANDSHAKE_TIMEOUT, TlsIdentity};
-
-/// How long a server that stops goes on as before, so that replies on their way arrive before the
-/// idle connections are reset: a reset discards what the kernel has not delivered.
-const GRACE: Duration = Duration::from_millis(200);
+use crate::net::stream::{Stream, Transport, linger};
+use crate::net::tls::TlsIdentity;
+use crate::time::Sleep;
+use crate::wire::reply::Reply;
 
 /// How much longer than its own deadline a worker may take to end.
 const STUCK: Duration = Duration::from_secs(1);
-
-/// A connection that was accepted, on its way to a worker.
-type Arrival = (TcpStream, SocketAddr);
 
 /// The workers of one server.
 pub(crate) struct Workers {
@@ -51,6 +49,8 @@ struct Worker {
 pub(crate) struct Setup {
     pub(crate) service: Arc<Service>,
     pub(crate) tls: Option<TlsAcceptor>,
+    /// Where the server listens.
+    pub(crate) local_addr: SocketAddr,
     pub(crate) drain_timeout: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Workers {
             let _ = self.ended.recv().await;
         };
         let stuck = async {
-            Timer::after(GRACE.saturating_add(drain_timeout).saturating_add(STUCK)).await;
+            Sleep::lasting(drain_timeout.saturating_add(STUCK)).await;
             tracing::warn!("a handler that blocks keeps its thread, which is left behind");
         };
         ended.or(stuck).await;
@@ -117,15 +117,16 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
     let shared = Rc::new(Shared::new(reactor.deferred().clone()));
     let executor = LocalExecutor::new();
     let (open_sender, open) = channel::bounded::<Infallible>(1);
+    let (serving, stopping) = channel::bounded::<Infallible>(1);
     reactor.block_on(executor.run(async {
-        while let Ok((socket, address)) = inbox.recv().await {
+        while let Ok(arrival) = inbox.recv().await {
             let accepted = Accepted {
-                socket,
-                address,
+                arrival,
                 reactor: reactor.clone(),
                 shared: shared.clone(),
                 setup: setup.clone(),
-                load: load.clone(),
+                stopping: stopping.clone(),
+                load: Load(load.clone()),
                 _open: open_sender.clone(),
             };
             // Handlers' panics are caught where handlers are called. Any other would be a fault of
@@ -133,40 +134,39 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
             let served = AssertUnwindSafe(accepted.serve()).catch_unwind();
             executor.spawn(served).detach();
         }
-        drop(open_sender);
+        drop((open_sender, serving));
         let all_closed = async {
             let _ = open.recv().await;
         };
-        let drain = async {
-            shared.stage.set(Stage::Grace);
-            Timer::after(GRACE).await;
-            shared.stage.set(Stage::Stopping);
-            reactor.wake_readers();
-            Timer::after(setup.drain_timeout).await;
+        let port = setup.local_addr.port();
+        let stop = shared.stop(|| reactor.wake_readers(), || undelivered(port));
+        let deadline = async {
+            Sleep::lasting(setup.drain_timeout).await;
             tracing::warn!(
                 connections = load.load(Ordering::Relaxed),
                 "not all requests were finished in time, closing their connections"
             );
         };
-        all_closed.or(drain).await;
+        all_closed.or(stop).or(deadline).await;
     }));
 }
 
 /// One accepted connection on its worker.
 struct Accepted {
-    socket: TcpStream,
-    address: SocketAddr,
+    arrival: Arrival,
     reactor: Rc<Reactor>,
     shared: Rc<Shared>,
     setup: Setup,
-    load: Arc<AtomicUsize>,
+    /// Closed when the server stops.
+    stopping: Receiver<Infallible>,
+    load: Load,
     /// Dropped with the connection, which tells the worker when the last one is gone.
     _open: Sender<Infallible>,
 }
 
 impl Accepted {
     async fn serve(self) {
-        let peer = self.address;
+        let peer = self.arrival.address;
         tracing::debug!(%peer, "connected");
         match self.run().await {
             Ok(ending) => tracing::debug!(%peer, %ending, "closed"),
@@ -175,19 +175,35 @@ impl Accepted {
     }
 
     async fn run(self) -> io::Result<Ending> {
-        let _load = Load(self.load);
-        let socket = self.reactor.adopt(self.socket)?;
-        let (stream, identity) = match &self.setup.tls {
+        let Self { arrival, setup: Setup { service, tls, .. }, .. } = self;
+        let Arrival { socket, address, place } = arrival;
+        let _load = self.load;
+        let mut socket = self.reactor.adopt(socket)?;
+        if let Place::Refused { limit, .. } = place {
+            if tls.is_some() {
+                socket.reset_on_close();
+            } else {
+                let text = format!("The server has too many connections (max_connections {limit})");
+                let mut reply = Vec::new();
+                Reply::Rpc(text).encode(&mut reply);
+                socket.write_all(&reply).await?;
+                linger(socket).await;
+            }
+            return Ok(Ending::Refused);
+        }
+        let is_tls = tls.is_some();
+        let (stream, identity) = match tls {
             None => (Stream::Plain(socket), None),
-            Some(acceptor) => handshake(acceptor, socket).await.inspect_err(|_| {
-                if let Some(metrics) = &self.setup.service.metrics {
-                    metrics.refusal("tls_handshake");
-                }
-            })?,
+            Some(acceptor) => {
+                let late = late(service.timeouts.tls_handshake, self.stopping);
+                handshake(&acceptor, socket).or(late).await.inspect_err(|_| {
+                    if let Some(metrics) = &service.metrics {
+                        metrics.refusal("tls_handshake");
+                    }
+                })?
+            }
         };
-        let service = self.setup.service;
-        let tls = self.setup.tls.is_some();
-        let peer = Peer { address: self.address, tls, identity };
+        let peer = Peer { address, tls: is_tls, identity };
         let context = Context::new(peer, service.secret.is_some());
         Ok(Session::new(stream, service, self.shared, context).run().await)
     }
@@ -206,22 +222,28 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     socket: reactor::TcpStream,
 ) -> io::Result<(Stream<reactor::TcpStream>, Option<TlsIdentity>)> {
-    let accept = async {
-        match acceptor.accept(socket).into_fallible().await {
-            Ok(stream) => Ok(stream),
-            Err((error, socket)) => {
-                // The alert that tells the peer why must arrive before the end of the stream.
-                linger(socket).await;
-                Err(error)
-            }
+    let stream = match acceptor.accept(socket).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, socket)) => {
+            // The alert that tells the peer why must arrive before the end of the stream.
+            linger(socket).await;
+            return Err(error);
         }
     };
-    let late = async {
-        Timer::after(HANDSHAKE_TIMEOUT).await;
-        Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))
-    };
-    let stream = accept.or(late).await?;
     let certificates = stream.get_ref().1.peer_certificates();
     let identity = certificates.and_then(<[_]>::first).map(TlsIdentity::new);
     Ok((Stream::Tls(Box::new(stream.into())), identity))
+}
+
+/// Fails when a handshake has taken too long, or the server stops.
+async fn late<T>(timeout: Duration, stopping: Receiver<Infallible>) -> io::Result<T> {
+    let late = async {
+        Sleep::lasting(timeout).await;
+        "the TLS handshake took too long (tls_handshake_timeout)"
+    };
+    let stopped = async {
+        let _ = stopping.recv().await;
+        "the server stops"
+    };
+    Err(io::Error::new(io::ErrorKind::TimedOut, late.or(stopped).await))
 }

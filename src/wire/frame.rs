@@ -116,11 +116,13 @@ pub(crate) struct FrameFinder {
     outstanding: u64,
     /// The values seen or announced so far.
     items: u64,
+    /// The values in the message that was found last.
+    found: u64,
 }
 
 impl FrameFinder {
     pub(crate) fn new() -> Self {
-        Self { position: 0, owed: 0, around: Vec::new(), outstanding: 1, items: 1 }
+        Self { position: 0, owed: 0, around: Vec::new(), outstanding: 1, items: 1, found: 0 }
     }
 
     /// Goes on with `message`, all the bytes that are there from the message's start on, and
@@ -143,6 +145,7 @@ impl FrameFinder {
             return Ok(None);
         }
         let length = self.position;
+        self.found = self.items;
         self.restart();
         Ok(Some(length))
     }
@@ -150,6 +153,12 @@ impl FrameFinder {
     /// The bytes that the message needs at the least, as far as its headers tell.
     pub(crate) fn at_least(&self) -> usize {
         self.position + self.outstanding as usize // find() has checked it against max_bytes
+    }
+
+    /// The values in the message that was found last, at all its levels.
+    #[inline]
+    pub(crate) fn items(&self) -> usize {
+        self.found as usize // find() has checked it against max_items
     }
 
     fn restart(&mut self) {
@@ -203,10 +212,11 @@ impl FrameFinder {
 }
 
 /// Checks that `bytes` are exactly one message within `limits`: what a signed envelope must hold.
-pub(crate) fn check_whole(bytes: &[u8], limits: &Limits) -> Result<(), Malformed> {
+/// Returns the values in it.
+pub(crate) fn check_whole(bytes: &[u8], limits: &Limits) -> Result<usize, Malformed> {
     let mut finder = FrameFinder::new();
     match finder.find(bytes, limits)? {
-        Some(length) if length == bytes.len() => Ok(()),
+        Some(length) if length == bytes.len() => Ok(finder.items()),
         Some(length) => Err(Malformed::Length { expected: length, found: bytes.len() }),
         None => Err(Malformed::Length { expected: finder.at_least(), found: bytes.len() }),
     }

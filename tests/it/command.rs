@@ -152,7 +152,7 @@ fn arguments_that_cannot_work_are_exit_code_2() {
         (to(&["--tmeout"]), "a similar argument exists: '--timeout'"),
         (to(&["--timeout", "soon"]), "write seconds, such as 5 or 0.5"),
         (to(&["--timeout", "-1"]), "write seconds, such as 5 or 0.5"),
-        (to(&["--timeout", "0"]), "leave it out for no limit"),
+        (to(&["--timeout", "0"]), "write more than 0, or leave it out"),
         (to(&["--con-max-retries", "0"]), "con_max_retries must be 1 at least"),
         (to(&["--tls-cert", "a", "--tls"]), "--tls-key <FILE>"),
         (to(&["--tls-key", "a", "--tls"]), "--tls-cert <FILE>"),
@@ -329,7 +329,7 @@ fn a_signal_stops_the_server_once_accepted_requests_are_finished() {
         assert!(!matches!(idle.read(&mut [0]), Ok(1)));
         let mut reply = vec![0; length - 1];
         busy.read_exact(&mut reply).unwrap();
-        assert_eq!(busy.read(&mut [0]).unwrap(), 0);
+        assert!(!matches!(busy.read(&mut [0]), Ok(1)));
         drop(busy);
         assert_eq!(server.end(), Ended::ok(""));
     }

@@ -16,8 +16,12 @@ fn every_option_of_a_server_has_the_default_that_its_docs_state() {
     assert_eq!(
         format!("{server:?}"),
         "Server { host: \"h\", port: 1, handler: \"closure\", threads: None, \
-         limits: Limits { max_bytes: 16777216, max_depth: 128, max_items: 1048576 }, \
-         max_in_flight: 64, drain_timeout: 10s, auth_secret: None, tls: None, \
+         limits: Limits { \
+         message: Limits { max_bytes: 16777216, max_depth: 128, max_items: 1048576 }, \
+         max_memory_bytes: None, max_in_flight: 64, max_connections: 10000, \
+         refuse_excess_connections: false, timeouts: Timeouts { tls_handshake: 5s, message: 30s, \
+         write: 10s, idle: None, handler: None }, drain_timeout: 10s, tcp_keepalive: 60s, \
+         backlog: 1024 }, auth_secret: None, tls: None, \
          tls_client_ca: None, metrics: false, metrics_host: \"0.0.0.0\", metrics_port: 9095, \
          debug: false, after_start: 0 }"
     );
@@ -43,8 +47,16 @@ fn options_that_cannot_work_are_refused_at_the_start() {
     check(server().threads(0), "threads must be 1 at least");
     check(server().max_in_flight(0), "max_in_flight must be 1 at least");
     check(server().max_depth(1025), "max_depth must be 1024 at most");
-    check(server().max_message_bytes(0), "max_message_bytes and max_items must be 1 at least");
-    check(server().max_items(0), "max_message_bytes and max_items must be 1 at least");
+    check(server().max_message_bytes(0), "max_message_bytes must be 1 at least");
+    check(server().max_items(0), "max_items must be 1 at least");
+    check(server().max_connections(0), "max_connections must be 1 at least");
+    check(server().backlog(0), "backlog must be 1 at least");
+    check(server().tls_handshake_timeout(Duration::ZERO), "tls_handshake_timeout is zero");
+    check(server().message_timeout(Duration::ZERO), "message_timeout is zero");
+    check(server().write_timeout(Duration::ZERO), "write_timeout is zero");
+    check(server().idle_timeout(Duration::ZERO), "idle_timeout is zero");
+    check(server().handler_timeout(Duration::ZERO), "handler_timeout is zero");
+    check(server().tcp_keepalive(Duration::ZERO), "tcp_keepalive must be 1 s to 32767 s");
     check(server().auth_secret(""), "auth_secret is empty");
     check(server().tls_client_ca(cert("ca.crt")), "tls_client_ca needs tls");
     check(
@@ -143,10 +155,10 @@ fn a_stop_finishes_what_was_accepted_resets_the_idle_and_frees_the_port() {
     idle.expect_end(End::Reset);
     assert!(TcpStream::connect(address).is_err(), "nothing is accepted any more");
     gate.try_send(()).expect("the handler waits");
-    busy.expect(&[7, 2]);
-    busy.expect_end(End::Closed);
-    drop(busy);
     handle.join();
+    // Linux keeps what a peer has received for it, also behind a reset.
+    busy.expect(&[7, 2]);
+    busy.expect_end(End::Reset);
     TcpListener::bind(address).expect("the port is free");
 }
 

@@ -10,6 +10,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod command;
 mod lifecycle;
+mod limits;
 mod session;
 mod tls;
 

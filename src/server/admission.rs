@@ -1,0 +1,161 @@
+//! Lets connections in: as many as there may be, and through every shortage of the system.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smol::lock::{Semaphore, SemaphoreGuardArc};
+use socket2::SockRef;
+
+use super::limits::Limits;
+use crate::metrics::ServerMetrics;
+use crate::net::listener::Listener;
+use crate::time;
+
+/// How often a shortage that goes on is logged.
+const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The files that a process keeps open beside the connections of its server: for its threads, its
+/// metrics, and what its handlers do.
+#[cfg(unix)]
+const OTHER_FILES: u64 = 100;
+
+/// Connections beyond the limit that are told so at once; more are reset.
+const MAX_TOLD: usize = 64;
+
+/// A connection that was accepted.
+pub(super) struct Arrival {
+    pub(super) socket: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) place: Place,
+}
+
+/// Whether a connection is served. Given back when dropped.
+pub(super) enum Place {
+    Served {
+        _slot: SemaphoreGuardArc,
+    },
+    /// There are as many as there may be.
+    Refused {
+        limit: usize,
+        _slot: SemaphoreGuardArc,
+    },
+}
+
+/// The door of a server.
+pub(super) struct Admission {
+    listener: Listener,
+    limit: usize,
+    slots: Arc<Semaphore>,
+    /// For those that are told that there are no more, where they are to be refused.
+    refused: Option<Arc<Semaphore>>,
+    tcp_keepalive: Duration,
+    metrics: Option<ServerMetrics>,
+    shortage: Shortage,
+}
+
+impl Admission {
+    pub(super) fn new(listener: Listener, limits: &Limits, metrics: Option<ServerMetrics>) -> Self {
+        let limit = possible_connections(limits.max_connections);
+        let refused = limits.refuse_excess_connections.then(|| Arc::new(Semaphore::new(MAX_TOLD)));
+        Self {
+            listener,
+            limit,
+            slots: Arc::new(Semaphore::new(limit)),
+            refused,
+            tcp_keepalive: limits.tcp_keepalive,
+            metrics,
+            shortage: Shortage::default(),
+        }
+    }
+
+    /// Waits for the next connection, and for a place for it.
+    pub(super) async fn next(&mut self) -> Arrival {
+        loop {
+            let slot = match self.slots.try_acquire_arc() {
+                Some(slot) => Some(slot),
+                None if self.refused.is_some() => None,
+                None => {
+                    tracing::debug!(max_connections = self.limit, "further connections wait");
+                    self.count("max_connections");
+                    Some(self.slots.acquire_arc().await)
+                }
+            };
+            let (socket, address) = match self.listener.accept(self.tcp_keepalive).await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.shortage.begins(&error);
+                    self.count("accept");
+                    continue;
+                }
+            };
+            self.shortage.ends();
+            // One may have closed while this one was waited for.
+            match slot.or_else(|| self.slots.try_acquire_arc()) {
+                Some(slot) => {
+                    return Arrival { socket, address, place: Place::Served { _slot: slot } };
+                }
+                None => {
+                    tracing::debug!(peer = %address, max_connections = self.limit, "refused");
+                    self.count("max_connections");
+                    let told = self.refused.as_ref().and_then(Semaphore::try_acquire_arc);
+                    if let Some(slot) = told {
+                        let place = Place::Refused { limit: self.limit, _slot: slot };
+                        return Arrival { socket, address, place };
+                    }
+                    // Fails only if the peer has gone.
+                    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+                }
+            }
+        }
+    }
+
+    fn count(&self, limit: &'static str) {
+        if let Some(metrics) = &self.metrics {
+            metrics.refusal(limit);
+        }
+    }
+}
+
+/// Says what the system is short of, when that begins, while it goes on and when it is over.
+#[derive(Debug, Default)]
+struct Shortage {
+    logged: Option<Instant>,
+}
+
+impl Shortage {
+    fn begins(&mut self, error: &io::Error) {
+        let now = time::now();
+        if self.logged.is_some_and(|logged| now - logged < SHORTAGE_LOG_INTERVAL) {
+            return;
+        }
+        self.logged = Some(now);
+        tracing::warn!(
+            %error,
+            "cannot accept connections, they wait; if files are short, raise `ulimit -n`"
+        );
+    }
+
+    fn ends(&mut self) {
+        if self.logged.take().is_some() {
+            tracing::warn!("connections are accepted again");
+        }
+    }
+}
+
+/// As many of `max_connections` as the process may open files for.
+fn possible_connections(max_connections: usize) -> usize {
+    #[cfg(unix)]
+    if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        let possible = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
+        if possible < max_connections {
+            tracing::info!(
+                max_connections = possible,
+                "lowered, as the process may open {files} files (`ulimit -n`)"
+            );
+            return possible.max(1);
+        }
+    }
+    max_connections
+}

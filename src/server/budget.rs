@@ -1,0 +1,139 @@
+//! The memory that messages may take, all connections together, and each connection's part of it.
+//! An account, not an allocator: sessions say what they hold.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+
+/// What each connection may hold without asking, so that small messages get through when large ones
+/// have taken all there is.
+const FREE_BYTES: usize = 4 * 1024;
+
+/// The most that one value takes beside its text or bytes: its place in its container, and the
+/// smallest allocation of glibc for what it points to.
+const BYTES_PER_VALUE: usize = size_of::<crate::Value>() + 32;
+
+/// The default of `max_memory_bytes`.
+pub(super) const DEFAULT_BYTES: usize = 512 << 20;
+
+/// The account of the servers that have none of their own.
+static PROCESS: LazyLock<Arc<Budget>> = LazyLock::new(|| Budget::new(DEFAULT_BYTES));
+
+/// The memory that messages may take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    /// The one that all servers of the process share unless they are given their own.
+    pub(super) fn of_process() -> Arc<Self> {
+        PROCESS.clone()
+    }
+
+    /// In bytes.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// What all connections hold of it, in bytes.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// What one connection holds of a budget. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Holding {
+    budget: Arc<Budget>,
+    counted: usize,
+}
+
+impl Holding {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, counted: 0 }
+    }
+
+    /// Makes sure of `bytes` in all; false if the budget has not so many, and nothing has changed.
+    #[inline]
+    #[must_use]
+    pub(super) fn reserve(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(FREE_BYTES).saturating_sub(self.counted);
+        more == 0 || self.take(more)
+    }
+
+    fn take(&mut self, more: usize) -> bool {
+        // Relaxed: a number that nothing else is read by.
+        let used = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        if used.saturating_add(more) > self.budget.limit {
+            self.budget.used.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.counted += more;
+        true
+    }
+
+    /// Says that the connection holds `bytes` in all, whether the budget has them or not.
+    #[inline]
+    pub(super) fn settle(&mut self, bytes: usize) {
+        let counted = bytes.saturating_sub(FREE_BYTES);
+        if counted > self.counted {
+            self.budget.used.fetch_add(counted - self.counted, Ordering::Relaxed);
+        } else if counted < self.counted {
+            self.budget.used.fetch_sub(self.counted - counted, Ordering::Relaxed);
+        }
+        self.counted = counted;
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.settle(0);
+    }
+}
+
+/// The most memory that a message of `items` values in `bytes` bytes takes once it is decoded.
+#[inline]
+pub(super) fn decoded_bytes(bytes: usize, items: usize) -> usize {
+    bytes.saturating_add(items.saturating_mul(BYTES_PER_VALUE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_share_a_budget_beyond_what_each_has_for_itself() {
+        let budget = Budget::new(10_000);
+        let mut first = Holding::new(budget.clone());
+        let mut second = Holding::new(budget.clone());
+        assert!(first.reserve(FREE_BYTES));
+        assert_eq!(budget.used(), 0);
+        assert!(first.reserve(FREE_BYTES + 8_000));
+        assert!(first.reserve(FREE_BYTES + 7_000), "it has them already");
+        assert_eq!(budget.used(), 8_000);
+        assert!(!second.reserve(FREE_BYTES + 2_001));
+        assert!(second.reserve(FREE_BYTES + 2_000));
+        assert!(second.reserve(FREE_BYTES));
+        first.settle(FREE_BYTES + 1_000);
+        assert_eq!(budget.used(), 3_000);
+        second.settle(FREE_BYTES + 20_000);
+        assert_eq!(budget.used(), 21_000, "what is there counts, allowed or not");
+        assert!(!first.reserve(FREE_BYTES + 1_001));
+        drop(second);
+        drop(first);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_sum_beyond_all_numbers_is_refused() {
+        let mut holding = Holding::new(Budget::new(usize::MAX));
+        assert!(holding.reserve(1 << 40));
+        assert_eq!(decoded_bytes(usize::MAX, usize::MAX), usize::MAX);
+    }
+}
