@@ -33,6 +33,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5)]
     con_max_retries: u32,
 
+    /// How often to send the message again if its connection ends before the reply: only for
+    /// messages that may run more than once
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    idempotent_retries: u32,
+
     /// Print the reply on several lines, indented [default: on one line]
     #[arg(long)]
     pretty: bool,
@@ -53,6 +58,28 @@ pub(crate) struct Arguments {
     /// [default: the environment's ARRPC_AUTH_SECRET, or else no signature]
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
+
+    /// Bytes that the reply may have
+    #[arg(long, value_name = "N", default_value_t = 64 << 20, help_heading = "Limits")]
+    max_message_bytes: usize,
+
+    /// How deep arrays and maps in the reply may be nested, 1024 at most
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Limits")]
+    max_depth: usize,
+
+    /// Values that the reply may hold in all
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, help_heading = "Limits")]
+    max_items: usize,
+
+    /// How long the TLS handshake may take
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "5")]
+    #[arg(allow_negative_numbers = true, help_heading = "Limits")]
+    tls_handshake_timeout: Duration,
+
+    /// How long the connection is silent before the system asks whether the server still exists
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "60")]
+    #[arg(allow_negative_numbers = true, help_heading = "Limits")]
+    tcp_keepalive: Duration,
 }
 
 #[derive(clap::Args)]
@@ -119,7 +146,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn client(arguments: &Arguments, secret: Option<&[u8]>) -> blocking::Client {
     let Address { host, port } = &arguments.address;
     let host = if host.is_empty() { "localhost" } else { host };
-    let mut client = blocking::Client::new(host, *port).con_max_retries(arguments.con_max_retries);
+    let mut client = blocking::Client::new(host, *port)
+        .con_max_retries(arguments.con_max_retries)
+        .idempotent_retries(arguments.idempotent_retries)
+        .max_message_bytes(arguments.max_message_bytes)
+        .max_depth(arguments.max_depth)
+        .max_items(arguments.max_items)
+        .tls_handshake_timeout(arguments.tls_handshake_timeout)
+        .tcp_keepalive(arguments.tcp_keepalive)
+        .idempotent();
     if let Some(timeout) = arguments.timeout {
         client = client.timeout(timeout);
     }

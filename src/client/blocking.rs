@@ -47,6 +47,9 @@ impl Client {
         con_max_retries(attempts: u32);
         max_connections(connections: usize);
         connection_lifetime(lifetime: Duration);
+        tls_handshake_timeout(timeout: Duration);
+        tcp_keepalive(interval: Duration);
+        idempotent_retries(retries: u32);
         auth_secret(secret: impl AsRef<[u8]>);
         tls();
         tls_cafile(cafile: impl Into<PathBuf>);
@@ -59,6 +62,11 @@ impl Client {
         metrics_port(port: u16);
         metrics_host(host: impl Into<String>);
         debug();
+    }
+
+    /// As [`Client::idempotent`](crate::Client::idempotent).
+    pub fn idempotent(&self) -> Self {
+        Self(self.0.idempotent())
     }
 
     /// Sends a message and waits for its reply.

@@ -9,14 +9,14 @@ use async_net::TcpStream;
 use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::{self, ClientConfig};
-use smol::Timer;
 use smol::future::FutureExt;
 use socket2::SockRef;
 
 use super::deadline::Deadline;
 use crate::net::join_host_port;
-use crate::net::stream::{DEFAULT_KEEPALIVE, Stream, configure};
+use crate::net::stream::{DEFAULT_KEEPALIVE, Stream, Transport, configure};
 use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
+use crate::time::Sleep;
 use crate::{Error, Phase};
 
 /// The wait before the second attempt; it doubles for each further one.
@@ -26,14 +26,83 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(2);
 /// The stream of a client's connection.
 pub(super) type ClientStream = Stream<TcpStream>;
 
-/// What it takes to connect to one server.
+/// How a client connects.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectOptions {
+    pub(super) con_max_retries: u32,
+    pub(super) tls_handshake_timeout: Duration,
+    pub(super) tcp_keepalive: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            con_max_retries: 5,
+            tls_handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            tcp_keepalive: DEFAULT_KEEPALIVE,
+        }
+    }
+}
+
+/// Makes connections to one server: over sockets, or in a simulation.
+pub(super) trait Connect {
+    type Stream: Transport;
+
+    /// `host:port`, for messages.
+    fn address(&self) -> &Arc<str>;
+
+    /// How often to try, 1 at least.
+    fn max_attempts(&self) -> u32;
+
+    /// Tries once. The inner error is one that another attempt may not have.
+    async fn attempt(&self, deadline: &Deadline) -> Result<io::Result<Self::Stream>, Error>;
+
+    /// Whether an idle connection can carry another exchange: it is open, and nothing has come
+    /// that nobody asked for. A server that stopped since shows here, before anything is sent.
+    fn is_open_and_silent(stream: &Self::Stream) -> bool;
+}
+
+/// Connects, trying again after failures that time may heal.
+pub(super) async fn connect<C: Connect>(
+    connector: &C,
+    deadline: &Deadline,
+) -> Result<C::Stream, Error> {
+    let server = connector.address();
+    let mut attempt = 1;
+    loop {
+        let error = match connector.attempt(deadline).await? {
+            Ok(stream) => {
+                tracing::debug!(%server, "connected");
+                return Ok(stream);
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(%server, attempt, %error, "cannot connect");
+        if attempt == connector.max_attempts() {
+            let address = server.to_string();
+            return Err(Error::Connect { address, attempts: attempt, source: error });
+        }
+        pause(attempt, deadline).await?;
+        attempt += 1;
+    }
+}
+
+/// The pause behind a failed attempt, of which there were so many.
+pub(super) async fn pause(attempts: u32, deadline: &Deadline) -> Result<(), Error> {
+    let pause = async {
+        Sleep::lasting(back_off(attempts)).await;
+        Ok(())
+    };
+    deadline.within(Phase::Connect, pause).await
+}
+
+/// What it takes to connect to one server over TCP.
 pub(super) struct Connector {
     host: String,
     port: u16,
-    /// `host:port`, for messages.
     address: Arc<str>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    attempts: u32,
+    options: ConnectOptions,
 }
 
 impl Connector {
@@ -41,7 +110,7 @@ impl Connector {
         host: &str,
         port: u16,
         tls: Option<Arc<ClientConfig>>,
-        attempts: u32,
+        options: ConnectOptions,
     ) -> Result<Self, Error> {
         let tls = match tls {
             None => None,
@@ -55,45 +124,26 @@ impl Connector {
             }
         };
         let address = join_host_port(host, port).into();
-        Ok(Self { host: host.to_owned(), port, address, tls, attempts })
+        Ok(Self { host: host.to_owned(), port, address, tls, options })
     }
+}
 
-    pub(super) fn address(&self) -> &Arc<str> {
+impl Connect for Connector {
+    type Stream = ClientStream;
+
+    fn address(&self) -> &Arc<str> {
         &self.address
     }
 
-    /// Connects, trying again after failures that time may heal.
-    pub(super) async fn connect(&self, deadline: &Deadline) -> Result<ClientStream, Error> {
-        let mut attempt = 1;
-        loop {
-            let error = match self.attempt(deadline).await? {
-                Ok(stream) => {
-                    tracing::debug!(server = %self.address, "connected");
-                    return Ok(stream);
-                }
-                Err(error) => error,
-            };
-            tracing::debug!(server = %self.address, attempt, %error, "cannot connect");
-            if attempt == self.attempts {
-                return Err(self.connect_error(error));
-            }
-            let pause = back_off(attempt);
-            deadline
-                .within(Phase::Connect, async {
-                    Timer::after(pause).await;
-                    Ok(())
-                })
-                .await?;
-            attempt += 1;
-        }
+    fn max_attempts(&self) -> u32 {
+        self.options.con_max_retries
     }
 
-    /// Tries once. The inner error is one that another attempt may not have.
     async fn attempt(&self, deadline: &Deadline) -> Result<io::Result<ClientStream>, Error> {
         let connect = async {
             let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
             Ok(connected.and_then(|socket| {
-                configure(&SockRef::from(&socket), DEFAULT_KEEPALIVE)?;
+                configure(&SockRef::from(&socket), self.options.tcp_keepalive)?;
                 Ok(socket)
             }))
         };
@@ -112,16 +162,17 @@ impl Connector {
             }
         };
         let late = async {
-            Timer::after(DEFAULT_HANDSHAKE_TIMEOUT).await;
-            let source = "no answer within 5 s, does the server speak TLS?".into();
+            let timeout = self.options.tls_handshake_timeout;
+            Sleep::lasting(timeout).await;
+            let source = format!("no answer within {timeout:?}, does the server speak TLS?").into();
             Err(Error::Tls { address: self.address.to_string(), source })
         };
         deadline.within(Phase::Tls, handshake.or(late)).await
     }
 
-    fn connect_error(&self, source: io::Error) -> Error {
-        let address = self.address.to_string();
-        Error::Connect { address, attempts: self.attempts, source }
+    fn is_open_and_silent(stream: &ClientStream) -> bool {
+        let peeked = SockRef::from(stream.socket()).peek(&mut [MaybeUninit::uninit()]);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -129,13 +180,6 @@ impl Connector {
 pub(super) fn as_tls_error(address: &str, error: io::Error) -> Result<Error, io::Error> {
     let error = error.downcast::<rustls::Error>()?;
     Ok(Error::Tls { address: address.to_owned(), source: tls::advise(error) })
-}
-
-/// Whether an idle connection can carry another exchange: it is open, and nothing has come that
-/// nobody asked for. A server that stopped or restarted since shows here, before anything is sent.
-pub(super) fn is_open_and_silent(stream: &ClientStream) -> bool {
-    let peeked = SockRef::from(stream.socket()).peek(&mut [MaybeUninit::uninit()]);
-    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The wait behind a failed attempt: it doubles up to its maximum, and its second half is random,

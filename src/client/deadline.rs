@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use smol::Timer;
 use smol::future::FutureExt;
 
+use crate::time::{self, Sleep};
 use crate::{Error, Phase};
 
 /// When a call must be done.
@@ -21,7 +21,7 @@ impl Deadline {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::Config("timeout is zero, leave it out for no limit".to_owned()));
         }
-        let end = timeout.and_then(|after| Some((after, Instant::now().checked_add(after)?)));
+        let end = timeout.and_then(|after| Some((after, time::now().checked_add(after)?)));
         Ok(Self { end })
     }
 
@@ -34,7 +34,7 @@ impl Deadline {
     ) -> Result<T, Error> {
         let Some((after, end)) = self.end else { return work.await };
         let late = async {
-            Timer::at(end).await;
+            Sleep::until(end).await;
             Err(Error::Timeout { after, phase })
         };
         work.or(late).await

@@ -6,7 +6,9 @@ pub mod blocking;
 mod connect;
 mod deadline;
 mod open;
+mod permits;
 mod pool;
+mod retry;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use crate::metrics::endpoint;
 use crate::net::tls::{KeyPair, Trust};
 use crate::wire::{Limits, Secret, encode};
 use crate::{Error, Phase, Value, from_value};
+use connect::ConnectOptions;
 use deadline::Deadline;
 use open::OpenClient;
 
@@ -35,7 +38,8 @@ use open::OpenClient;
 /// dropped, takes its connection with it. So no call ever gets the reply of another.
 ///
 /// A request is sent once. If the connection ends before the reply, the call fails with
-/// [`Error::Disconnected`], as nobody can know whether the request was run.
+/// [`Error::Disconnected`], as nobody can know whether the request was run;
+/// [`idempotent`](Self::idempotent) is for requests for which that does not matter.
 ///
 /// Works on any executor, tokio included. Programs without async use
 /// [`blocking::Client`].
@@ -56,6 +60,7 @@ pub struct Client {
     options: Arc<Options>,
     /// Made by the first call.
     open: Arc<OnceCell<OpenClient>>,
+    idempotent: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -63,9 +68,10 @@ struct Options {
     host: String,
     port: u16,
     timeout: Option<Duration>,
-    con_max_retries: u32,
+    connect: ConnectOptions,
     max_connections: usize,
     connection_lifetime: Option<Duration>,
+    idempotent_retries: u32,
     limits: Limits,
     auth_secret: Option<Secret>,
     tls: Vec<Trust>,
@@ -83,9 +89,10 @@ impl Client {
             host: host.into(),
             port,
             timeout: None,
-            con_max_retries: 5,
+            connect: ConnectOptions::default(),
             max_connections: 64,
             connection_lifetime: None,
+            idempotent_retries: 3,
             limits: Limits { max_bytes: 64 << 20, max_depth: 128, max_items: 1 << 20 },
             auth_secret: None,
             tls: Vec::new(),
@@ -95,13 +102,18 @@ impl Client {
             metrics_port: endpoint::DEFAULT_PORT,
             debug: false,
         };
-        Self { options: Arc::new(options), open: Arc::new(OnceCell::new()) }
+        Self::with_options(options)
+    }
+
+    fn with_options(options: Options) -> Self {
+        let open = Arc::new(OnceCell::new());
+        Self { options: Arc::new(options), open, idempotent: false }
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Arc::unwrap_or_clone(self.options);
         change(&mut options);
-        Self { options: Arc::new(options), open: Arc::new(OnceCell::new()) }
+        Self { idempotent: self.idempotent, ..Self::with_options(options) }
     }
 
     /// Sets how long a call may take as a whole: waiting for a free connection, resolving the
@@ -117,7 +129,7 @@ impl Client {
     ///
     /// Defaults to 5.
     pub fn con_max_retries(self, attempts: u32) -> Self {
-        self.with(|options| options.con_max_retries = attempts)
+        self.with(|options| options.connect.con_max_retries = attempts)
     }
 
     /// Sets how many connections the client may have, 1 at least. Each carries one call at a time;
@@ -133,6 +145,50 @@ impl Client {
     /// Defaults to no limit: a connection is used until one side closes it.
     pub fn connection_lifetime(self, lifetime: Duration) -> Self {
         self.with(|options| options.connection_lifetime = Some(lifetime))
+    }
+
+    /// Sets how long a TLS handshake may take. Then the call fails with [`Error::Tls`], as a server
+    /// without TLS says nothing to one.
+    ///
+    /// Defaults to 5 s.
+    pub fn tls_handshake_timeout(self, timeout: Duration) -> Self {
+        self.with(|options| options.connect.tls_handshake_timeout = timeout)
+    }
+
+    /// Sets how long a connection is silent before the system asks whether the server's machine is
+    /// still there, and how often it asks again; 1 s to 32,767 s.
+    ///
+    /// Defaults to 60 s.
+    pub fn tcp_keepalive(self, interval: Duration) -> Self {
+        self.with(|options| options.connect.tcp_keepalive = interval)
+    }
+
+    /// Sets how often an [`idempotent`](Self::idempotent) call may be sent again. All such calls of
+    /// a client together: one for ten calls in the long run, after ten to begin with.
+    ///
+    /// Defaults to 3.
+    pub fn idempotent_retries(self, retries: u32) -> Self {
+        self.with(|options| options.idempotent_retries = retries)
+    }
+
+    /// Returns this client, with its connections, for calls that may run more than once. If the
+    /// connection of such a call ends before the reply, the call is sent again, after a pause of
+    /// 50 ms and more, [`idempotent_retries`](Self::idempotent_retries) times at the most, and
+    /// never beyond its `timeout`.
+    ///
+    /// ```
+    /// use arrpc::{Client, Server, value};
+    ///
+    /// let server = Server::new("127.0.0.1", 0, |message| message).start_background()?;
+    /// let client = Client::new("127.0.0.1", server.local_addr().port());
+    /// smol::block_on(async {
+    ///     client.idempotent().send(value!({"get": 7})).await?;
+    ///     client.send(value!({"add": 1})).await // once
+    /// })?;
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    pub fn idempotent(&self) -> Self {
+        Self { idempotent: true, ..self.clone() }
     }
 
     /// Signs messages with this secret, which the server shares (HMAC-SHA256). Replies are not
@@ -296,7 +352,7 @@ impl Client {
             Some(open) => open,
             None => deadline.within(Phase::Connect, self.open()).await?,
         };
-        open.exchange(packed, &deadline).await
+        open.exchange(packed, &deadline, self.idempotent).await
     }
 
     async fn open(&self) -> Result<&OpenClient, Error> {

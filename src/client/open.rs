@@ -4,21 +4,24 @@
 use std::time::Instant;
 
 use super::Options;
-use super::connect::Connector;
+use super::connect::{Connect, Connector, pause};
 use super::deadline::Deadline;
 use super::pool::Pool;
+use super::retry::RetryBudget;
 use crate::metrics::{self, ClientMetrics, endpoint};
+use crate::net::stream::check_keepalive;
 use crate::net::{join_host_port, tls};
 use crate::wire::reply::Reply;
 use crate::wire::{Limits, MAX_MAX_DEPTH, Secret, envelope};
 use crate::{Error, RpcError, Value, log};
 
 /// What the calls of a client share.
-pub(super) struct OpenClient {
-    pool: Pool,
+pub(super) struct OpenClient<C: Connect = Connector> {
+    pool: Pool<C>,
     secret: Option<Secret>,
     metrics: Option<ClientMetrics>,
     limits: Limits,
+    retries: RetryBudget,
 }
 
 impl OpenClient {
@@ -39,7 +42,7 @@ impl OpenClient {
         if options.auth_secret.as_ref().is_some_and(Secret::is_empty) {
             return config("auth_secret is empty: anyone could sign");
         }
-        if options.con_max_retries == 0 {
+        if options.connect.con_max_retries == 0 {
             return config("con_max_retries must be 1 at least, it counts the first attempt");
         }
         if options.max_connections == 0 {
@@ -51,6 +54,10 @@ impl OpenClient {
         if options.limits.max_depth > MAX_MAX_DEPTH {
             return config("max_depth must be 1024 at most");
         }
+        if options.connect.tls_handshake_timeout.is_zero() {
+            return config("tls_handshake_timeout is zero: nothing could be in time");
+        }
+        check_keepalive(options.connect.tcp_keepalive)?;
         let mut metrics = None;
         if options.metrics {
             endpoint::open(&options.metrics_host, options.metrics_port).map_err(|source| {
@@ -61,21 +68,36 @@ impl OpenClient {
             let signed = options.auth_secret.is_some();
             metrics = Some(metrics::client(&address, signed, tls.is_some()));
         }
-        let connector = Connector::new(&options.host, options.port, tls, options.con_max_retries)?;
-        let pool = Pool::new(
-            connector,
-            options.max_connections,
-            options.connection_lifetime,
-            metrics.clone(),
-        );
-        Ok(Self { pool, secret: options.auth_secret.clone(), metrics, limits: options.limits })
+        let connect = options.connect.clone();
+        let connector = Connector::new(&options.host, options.port, tls, connect)?;
+        Ok(Self::new(connector, options, metrics))
+    }
+}
+
+impl<C: Connect> OpenClient<C> {
+    /// Makes a client of options that were checked.
+    pub(super) fn new(connector: C, options: &Options, metrics: Option<ClientMetrics>) -> Self {
+        Self {
+            pool: Pool::new(
+                connector,
+                options.max_connections,
+                options.connection_lifetime,
+                metrics.clone(),
+            ),
+            secret: options.auth_secret.clone(),
+            metrics,
+            limits: options.limits,
+            retries: RetryBudget::new(options.idempotent_retries),
+        }
     }
 
-    /// Sends one packed message and reads its reply.
+    /// Sends one packed message and reads its reply. An idempotent one is sent again if its
+    /// connection is lost, as often as may be.
     pub(super) async fn exchange(
         &self,
         packed: Vec<u8>,
         deadline: &Deadline,
+        idempotent: bool,
     ) -> Result<Value, Error> {
         let request = match &self.secret {
             Some(secret) => {
@@ -86,11 +108,10 @@ impl OpenClient {
             None => packed,
         };
         let started = self.metrics.as_ref().map(|_| Instant::now());
-        let received = async {
-            let lease = self.pool.lease(deadline).await?;
-            lease.exchange(&request, deadline, &self.limits).await
+        let received = match idempotent {
+            true => self.exchange_repeatedly(&request, deadline).await,
+            false => self.exchange_once(&request, deadline).await,
         };
-        let received = received.await;
         if let (Some(metrics), Some(started), Ok(_)) = (&self.metrics, started, &received) {
             metrics.observe(started.elapsed(), request.len());
         }
@@ -106,5 +127,30 @@ impl OpenClient {
             }
         }
         result
+    }
+
+    async fn exchange_once(&self, request: &[u8], deadline: &Deadline) -> Result<Value, Error> {
+        let lease = self.pool.lease(deadline).await?;
+        lease.exchange(request, deadline, &self.limits).await
+    }
+
+    async fn exchange_repeatedly(
+        &self,
+        request: &[u8],
+        deadline: &Deadline,
+    ) -> Result<Value, Error> {
+        self.retries.deposit();
+        let mut retries = 0;
+        loop {
+            let received = self.exchange_once(request, deadline).await;
+            let Err(Error::Disconnected { source, .. }) = &received else { return received };
+            if !self.retries.withdraw(retries) {
+                return received;
+            }
+            retries += 1;
+            let server = self.pool.address();
+            tracing::debug!(%server, retries, error = %source, "connection lost, sending again");
+            pause(retries, deadline).await?;
+        }
     }
 }

@@ -6,53 +6,43 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use smol::lock::{Mutex as AsyncMutex, Semaphore, SemaphoreGuard};
-
-use super::connect::{ClientStream, Connector, as_tls_error, is_open_and_silent};
+use super::connect::{Connect, as_tls_error, connect};
 use super::deadline::Deadline;
+use super::permits::{Permit, Permits};
 use crate::metrics::{ClientMetrics, OpenConnection};
 use crate::net::connection::Connection;
+use crate::time;
 use crate::wire::guard::Foreign;
 use crate::wire::{self, Limits};
 use crate::{Error, Phase, Value};
 
 /// The connections to one server.
-pub(super) struct Pool {
-    connector: Connector,
+pub(super) struct Pool<C: Connect> {
+    connector: C,
     /// One for each connection that may exist.
-    permits: Semaphore,
-    /// Held while waiting for a permit. A semaphore lets newcomers pass by those that wait, and one
-    /// busy task could keep another waiting for ever; this lock is fair to who has waited long.
-    turn: AsyncMutex<()>,
+    permits: Permits,
     /// The last one used is the first one used again, so that those not needed grow old.
-    idle: Mutex<Vec<Pooled>>,
+    idle: Mutex<Vec<Pooled<C::Stream>>>,
     lifetime: Option<Duration>,
     metrics: Option<ClientMetrics>,
 }
 
 /// A connection with what the pool knows of it.
-struct Pooled {
-    connection: Connection<ClientStream>,
+struct Pooled<S> {
+    connection: Connection<S>,
     made: Instant,
     _counted: Option<OpenConnection>,
 }
 
-impl Pool {
+impl<C: Connect> Pool<C> {
     pub(super) fn new(
-        connector: Connector,
+        connector: C,
         max_connections: usize,
         lifetime: Option<Duration>,
         metrics: Option<ClientMetrics>,
     ) -> Self {
-        let permits = Semaphore::new(max_connections);
-        Self {
-            connector,
-            permits,
-            turn: AsyncMutex::new(()),
-            idle: Mutex::default(),
-            lifetime,
-            metrics,
-        }
+        let permits = Permits::new(max_connections);
+        Self { connector, permits, idle: Mutex::default(), lifetime, metrics }
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
@@ -60,29 +50,27 @@ impl Pool {
     }
 
     /// Waits for a connection for one exchange: an idle one, or a new one.
-    pub(super) async fn lease(&self, deadline: &Deadline) -> Result<Lease<'_>, Error> {
-        let permit = async {
-            let _turn = self.turn.lock().await;
-            Ok(self.permits.acquire().await)
-        };
+    pub(super) async fn lease(&self, deadline: &Deadline) -> Result<Lease<'_, C>, Error> {
+        let permit = async { Ok(self.permits.acquire().await) };
         let permit = deadline.within(Phase::Queue, permit).await?;
         let pooled = match self.take_idle() {
             Some(pooled) => pooled,
             None => {
-                let stream = self.connector.connect(deadline).await?;
+                let stream = connect(&self.connector, deadline).await?;
                 let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
                 let connection = Connection::new(stream);
-                Pooled { connection, made: Instant::now(), _counted: counted }
+                Pooled { connection, made: time::now(), _counted: counted }
             }
         };
         Ok(Lease { pool: self, pooled, _permit: permit })
     }
 
-    fn take_idle(&self) -> Option<Pooled> {
+    fn take_idle(&self) -> Option<Pooled<C::Stream>> {
         loop {
             let pooled = self.lock_idle().pop()?;
-            let expired = self.lifetime.is_some_and(|lifetime| pooled.made.elapsed() >= lifetime);
-            if !expired && is_open_and_silent(pooled.connection.stream()) {
+            let expired =
+                self.lifetime.is_some_and(|lifetime| time::now() - pooled.made >= lifetime);
+            if !expired && C::is_open_and_silent(pooled.connection.stream()) {
                 return Some(pooled);
             }
         }
@@ -90,7 +78,7 @@ impl Pool {
 
     async fn receive(
         &self,
-        connection: &mut Connection<ClientStream>,
+        connection: &mut Connection<C::Stream>,
         limits: &Limits,
     ) -> Result<Value, Error> {
         let protocol =
@@ -127,19 +115,19 @@ impl Pool {
         }
     }
 
-    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Pooled>> {
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Pooled<C::Stream>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection for one exchange. Dropped at any other point, the connection is closed.
-pub(super) struct Lease<'a> {
-    pool: &'a Pool,
-    pooled: Pooled,
-    _permit: SemaphoreGuard<'a>,
+pub(super) struct Lease<'a, C: Connect> {
+    pool: &'a Pool<C>,
+    pooled: Pooled<C::Stream>,
+    _permit: Permit<'a>,
 }
 
-impl Lease<'_> {
+impl<C: Connect> Lease<'_, C> {
     /// Writes a request and reads its reply.
     pub(super) async fn exchange(
         mut self,
@@ -169,12 +157,14 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::client::connect::{ConnectOptions, Connector};
 
     #[test]
     fn a_call_that_gets_no_connection_in_time_was_in_the_queue() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let connector = Connector::new("127.0.0.1", port, None, 1).expect("nothing is wrong");
+        let options = ConnectOptions { con_max_retries: 1, ..ConnectOptions::default() };
+        let connector = Connector::new("127.0.0.1", port, None, options).expect("nothing is wrong");
         let pool = Pool::new(connector, 1, None, None);
         smol::block_on(async {
             let never = Deadline::after(None).expect("not zero");

@@ -12,10 +12,19 @@ use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::reactor;
+use crate::Error;
 use crate::time::Sleep;
 
 /// The default of `tcp_keepalive`, on both sides.
 pub(crate) const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Refuses what the kernel does: it counts in seconds, and up to 32,767 of them.
+pub(crate) fn check_keepalive(keepalive: Duration) -> Result<(), Error> {
+    match keepalive.as_secs() {
+        1..=32_767 => Ok(()),
+        _ => Err(Error::Config("tcp_keepalive must be 1 s to 32767 s".to_owned())),
+    }
+}
 
 /// What every connection has, on both sides: no delay for small messages, and an end to those
 /// whose peer has vanished. `keepalive` is how long a connection is silent before the kernel asks

@@ -6,7 +6,7 @@ use super::Server;
 use super::service::Timeouts;
 use crate::Error;
 use crate::net::listener::DEFAULT_BACKLOG;
-use crate::net::stream::DEFAULT_KEEPALIVE;
+use crate::net::stream::{DEFAULT_KEEPALIVE, check_keepalive};
 use crate::net::tls::DEFAULT_HANDSHAKE_TIMEOUT;
 use crate::wire::{self, MAX_MAX_DEPTH};
 
@@ -74,11 +74,7 @@ impl Limits {
         if let Some((name, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
             return Err(Error::Config(format!("{name} is zero: nothing could be in time")));
         }
-        // The kernel counts in seconds, and up to 32,767 of them.
-        if !(1..=32_767).contains(&self.tcp_keepalive.as_secs()) {
-            return Err(Error::Config("tcp_keepalive must be 1 s to 32767 s".to_owned()));
-        }
-        Ok(())
+        check_keepalive(self.tcp_keepalive)
     }
 }
 

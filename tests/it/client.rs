@@ -45,8 +45,10 @@ fn read_byte(stream: &mut TcpStream) -> Option<u8> {
 
 #[test]
 fn every_option_of_a_client_has_the_default_that_its_docs_state() {
-    let expected = "Client(Options { host: \"h\", port: 1, timeout: None, con_max_retries: 5, \
-         max_connections: 64, connection_lifetime: None, \
+    let expected = "Client(Options { host: \"h\", port: 1, timeout: None, \
+         connect: ConnectOptions { con_max_retries: 5, tls_handshake_timeout: 5s, \
+         tcp_keepalive: 60s }, max_connections: 64, connection_lifetime: None, \
+         idempotent_retries: 3, \
          limits: Limits { max_bytes: 67108864, max_depth: 128, max_items: 1048576 }, \
          auth_secret: None, tls: [], tls_client_cert: None, metrics: false, \
          metrics_host: \"0.0.0.0\", metrics_port: 9095, debug: false })";
@@ -218,6 +220,64 @@ fn a_late_reply_is_never_handed_to_the_next_call() {
             passed.recv().await.expect("the server lives"); // else the next one may take its turn
         }
     });
+}
+
+/// A server that ends each of its first connections behind one request, and answers the others;
+/// returns its port, and the requests that it has received.
+fn flaky_server(flaky: usize) -> (u16, Arc<AtomicUsize>) {
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = received.clone();
+    let port = raw_server(move |number, mut stream| {
+        while read_byte(&mut stream).is_some() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if number < flaky {
+                break;
+            }
+            stream.write_all(b"\x07").expect("open");
+        }
+    });
+    (port, received)
+}
+
+#[test]
+fn an_idempotent_request_is_sent_again_as_often_as_it_may() {
+    let (port, received) = flaky_server(3);
+    let client = Client::new("127.0.0.1", port);
+    let reply = smol::block_on(client.idempotent().send(1)).expect("the fourth one is answered");
+    assert_eq!(reply, value!(7));
+    assert_eq!(received.load(Ordering::SeqCst), 4);
+
+    let (port, received) = flaky_server(usize::MAX);
+    let client = blocking::Client::new("127.0.0.1", port).idempotent_retries(1).idempotent();
+    match client.send(1) {
+        Err(Error::Disconnected { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(received.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn the_retries_of_all_calls_of_a_client_are_few() {
+    let (port, received) = flaky_server(usize::MAX);
+    let client = blocking::Client::new("127.0.0.1", port).idempotent();
+    let calls = 20;
+    for _ in 0..calls {
+        assert!(matches!(client.send(1), Err(Error::Disconnected { .. })));
+    }
+    // Ten to begin with; the tenth part of twenty calls is not earned when the ten are used up.
+    let retries = received.load(Ordering::SeqCst) - calls;
+    assert!((10..=12).contains(&retries), "{retries} retries");
+}
+
+#[test]
+fn retries_end_with_the_time_of_the_call() {
+    let (port, _) = flaky_server(usize::MAX);
+    let client = Client::new("127.0.0.1", port).timeout(Duration::from_millis(60));
+    // The pauses alone are 25 ms and 50 ms at the least.
+    match smol::block_on(client.idempotent_retries(9).idempotent().send(1)) {
+        Err(Error::Timeout { .. }) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
