@@ -65,6 +65,9 @@ pub use value::{Serde, from_value, to_value};
 /// A MessagePack value of any type, from the `rmpv` crate.
 pub use rmpv::Value;
 
+#[cfg(test)]
+mod simulation;
+
 /// The code in the README, as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -24,14 +24,14 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const MAX_BACK_OFF: Duration = Duration::from_secs(2);
 
 /// The stream of a client's connection.
-pub(super) type ClientStream = Stream<TcpStream>;
+pub(crate) type ClientStream = Stream<TcpStream>;
 
 /// How a client connects.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectOptions {
-    pub(super) con_max_retries: u32,
-    pub(super) tls_handshake_timeout: Duration,
-    pub(super) tcp_keepalive: Duration,
+pub(crate) struct ConnectOptions {
+    pub(crate) con_max_retries: u32,
+    pub(crate) tls_handshake_timeout: Duration,
+    pub(crate) tcp_keepalive: Duration,
 }
 
 impl Default for ConnectOptions {
@@ -45,7 +45,7 @@ impl Default for ConnectOptions {
 }
 
 /// Makes connections to one server: over sockets, or in a simulation.
-pub(super) trait Connect {
+pub(crate) trait Connect {
     type Stream: Transport;
 
     /// `host:port`, for messages.
@@ -63,7 +63,7 @@ pub(super) trait Connect {
 }
 
 /// Connects, trying again after failures that time may heal.
-pub(super) async fn connect<C: Connect>(
+pub(crate) async fn connect<C: Connect>(
     connector: &C,
     deadline: &Deadline,
 ) -> Result<C::Stream, Error> {
@@ -88,7 +88,7 @@ pub(super) async fn connect<C: Connect>(
 }
 
 /// The pause behind a failed attempt, of which there were so many.
-pub(super) async fn pause(attempts: u32, deadline: &Deadline) -> Result<(), Error> {
+pub(crate) async fn pause(attempts: u32, deadline: &Deadline) -> Result<(), Error> {
     let pause = async {
         Sleep::lasting(back_off(attempts)).await;
         Ok(())
@@ -97,7 +97,7 @@ pub(super) async fn pause(attempts: u32, deadline: &Deadline) -> Result<(), Erro
 }
 
 /// What it takes to connect to one server over TCP.
-pub(super) struct Connector {
+pub(crate) struct Connector {
     host: String,
     port: u16,
     address: Arc<str>,
@@ -106,7 +106,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(
+    pub(crate) fn new(
         host: &str,
         port: u16,
         tls: Option<Arc<ClientConfig>>,
@@ -177,7 +177,7 @@ impl Connect for Connector {
 }
 
 /// Takes an I/O error for the TLS error that it carries; gives it back if it carries none.
-pub(super) fn as_tls_error(address: &str, error: io::Error) -> Result<Error, io::Error> {
+pub(crate) fn as_tls_error(address: &str, error: io::Error) -> Result<Error, io::Error> {
     let error = error.downcast::<rustls::Error>()?;
     Ok(Error::Tls { address: address.to_owned(), source: tls::advise(error) })
 }

@@ -10,14 +10,14 @@ use crate::{Error, Phase};
 
 /// When a call must be done.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     /// The timeout, and the moment it ends. `None` if there is no limit, or none that a clock can
     /// show.
     end: Option<(Duration, Instant)>,
 }
 
 impl Deadline {
-    pub(super) fn after(timeout: Option<Duration>) -> Result<Self, Error> {
+    pub(crate) fn after(timeout: Option<Duration>) -> Result<Self, Error> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::Config("timeout is zero, leave it out for no limit".to_owned()));
         }
@@ -27,7 +27,7 @@ impl Deadline {
 
     /// Waits for `work`, and fails if the deadline comes first. Costs no timer if the work is done
     /// at the first look.
-    pub(super) async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         phase: Phase,
         work: impl Future<Output = Result<T, Error>>,

@@ -3,9 +3,9 @@
 
 pub mod blocking;
 
-mod connect;
-mod deadline;
-mod open;
+pub(crate) mod connect;
+pub(crate) mod deadline;
+pub(crate) mod open;
 mod permits;
 mod pool;
 mod retry;
@@ -57,14 +57,14 @@ use open::OpenClient;
 #[derive(Clone)]
 #[must_use = "an option is set on the client that the setter returns"]
 pub struct Client {
-    options: Arc<Options>,
+    pub(crate) options: Arc<Options>,
     /// Made by the first call.
     open: Arc<OnceCell<OpenClient>>,
     idempotent: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Options {
+pub(crate) struct Options {
     host: String,
     port: u16,
     timeout: Option<Duration>,

@@ -16,7 +16,7 @@ use crate::wire::{Limits, MAX_MAX_DEPTH, Secret, envelope};
 use crate::{Error, RpcError, Value, log};
 
 /// What the calls of a client share.
-pub(super) struct OpenClient<C: Connect = Connector> {
+pub(crate) struct OpenClient<C: Connect = Connector> {
     pool: Pool<C>,
     secret: Option<Secret>,
     metrics: Option<ClientMetrics>,
@@ -26,7 +26,7 @@ pub(super) struct OpenClient<C: Connect = Connector> {
 
 impl OpenClient {
     /// Checks the options, reads their files, and opens the metrics. Blocks.
-    pub(super) fn open(options: &Options) -> Result<Self, Error> {
+    pub(crate) fn open(options: &Options) -> Result<Self, Error> {
         if options.debug {
             log::print_debug();
         }
@@ -76,7 +76,7 @@ impl OpenClient {
 
 impl<C: Connect> OpenClient<C> {
     /// Makes a client of options that were checked.
-    pub(super) fn new(connector: C, options: &Options, metrics: Option<ClientMetrics>) -> Self {
+    pub(crate) fn new(connector: C, options: &Options, metrics: Option<ClientMetrics>) -> Self {
         Self {
             pool: Pool::new(
                 connector,
@@ -93,7 +93,7 @@ impl<C: Connect> OpenClient<C> {
 
     /// Sends one packed message and reads its reply. An idempotent one is sent again if its
     /// connection is lost, as often as may be.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         packed: Vec<u8>,
         deadline: &Deadline,

@@ -56,10 +56,12 @@ impl Deferred {
         self.0.borrow().is_empty()
     }
 
-    fn wake(&self) {
-        for waker in self.0.take() {
-            waker.wake();
-        }
+    /// Wakes all of them; false if there is none.
+    pub(crate) fn wake(&self) -> bool {
+        let wakers = self.0.take();
+        let is_any = !wakers.is_empty();
+        wakers.into_iter().for_each(Waker::wake);
+        is_any
     }
 }
 

@@ -13,56 +13,56 @@ const FREE_BYTES: usize = 4 * 1024;
 const BYTES_PER_VALUE: usize = size_of::<crate::Value>() + 32;
 
 /// The default of `max_memory_bytes`.
-pub(super) const DEFAULT_BYTES: usize = 512 << 20;
+pub(crate) const DEFAULT_BYTES: usize = 512 << 20;
 
 /// The account of the servers that have none of their own.
 static PROCESS: LazyLock<Arc<Budget>> = LazyLock::new(|| Budget::new(DEFAULT_BYTES));
 
 /// The memory that messages may take.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
 
     /// The one that all servers of the process share unless they are given their own.
-    pub(super) fn of_process() -> Arc<Self> {
+    pub(crate) fn of_process() -> Arc<Self> {
         PROCESS.clone()
     }
 
     /// In bytes.
-    pub(super) fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
     /// What all connections hold of it, in bytes.
     #[cfg(test)]
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
 /// What one connection holds of a budget. Given back when dropped.
 #[derive(Debug)]
-pub(super) struct Holding {
+pub(crate) struct Holding {
     budget: Arc<Budget>,
     counted: usize,
 }
 
 impl Holding {
-    pub(super) fn new(budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
         Self { budget, counted: 0 }
     }
 
     /// Makes sure of `bytes` in all; false if the budget has not so many, and nothing has changed.
     #[inline]
     #[must_use]
-    pub(super) fn reserve(&mut self, bytes: usize) -> bool {
+    pub(crate) fn reserve(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(FREE_BYTES).saturating_sub(self.counted);
         more == 0 || self.take(more)
     }
@@ -80,7 +80,7 @@ impl Holding {
 
     /// Says that the connection holds `bytes` in all, whether the budget has them or not.
     #[inline]
-    pub(super) fn settle(&mut self, bytes: usize) {
+    pub(crate) fn settle(&mut self, bytes: usize) {
         let counted = bytes.saturating_sub(FREE_BYTES);
         if counted > self.counted {
             self.budget.used.fetch_add(counted - self.counted, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Drop for Holding {
 
 /// The most memory that a message of `items` values in `bytes` bytes takes once it is decoded.
 #[inline]
-pub(super) fn decoded_bytes(bytes: usize, items: usize) -> usize {
+pub(crate) fn decoded_bytes(bytes: usize, items: usize) -> usize {
     bytes.saturating_add(items.saturating_mul(BYTES_PER_VALUE))
 }
 

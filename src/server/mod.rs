@@ -2,14 +2,14 @@
 //! in `session`, to a message in `service`.
 
 mod admission;
-mod budget;
+pub(crate) mod budget;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
 mod limits;
 mod queue;
-mod service;
-mod session;
+pub(crate) mod service;
+pub(crate) mod session;
 mod start;
 mod watch;
 mod worker;

@@ -1,0 +1,446 @@
+//! The peers of a simulated world: real clients whose tasks share connections, some of them hurried
+//! or dropped, and peers of raw bytes that keep to no rule.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use smol::future::{self, FutureExt};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::World;
+use super::network::{Stream, Weather};
+use crate::client::Client;
+use crate::client::connect::Connect;
+use crate::client::deadline::Deadline;
+use crate::client::open::OpenClient;
+use crate::time::{Sleep, now};
+use crate::wire::reply::Reply;
+use crate::wire::{FrameFinder, Limits, decode, encode, envelope};
+use crate::{Error, Phase, RpcError, Value, value};
+
+/// How often a client of a world sends an idempotent call again.
+pub(super) const RETRIES: u32 = 2;
+
+/// Longer than all deadlines of a server together.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const UNLIMITED: Limits = Limits { max_bytes: usize::MAX, max_depth: 1024, max_items: usize::MAX };
+
+/// Requests whose numbers have this bit may run more than once.
+const IDEMPOTENT: u64 = 1;
+
+/// Requests whose numbers have this bit must not run: they are not signed as they must be.
+const FORGED: u64 = 2;
+
+pub(super) fn is_idempotent(number: u64) -> bool {
+    number & IDEMPOTENT != 0
+}
+
+pub(super) fn is_forged(number: u64) -> bool {
+    number & FORGED != 0
+}
+
+/// A request, and what may come of it.
+#[derive(Clone, Debug)]
+struct Request {
+    number: u64,
+    action: &'static str,
+    size: u64,
+}
+
+impl Request {
+    fn random(number: u64, rng: &mut Rng) -> Self {
+        let (action, most) = *rng
+            .choice(&[
+                ("echo", 1),
+                ("echo", 1),
+                ("wait", 100),
+                ("wait", 30_000),
+                ("grow", 100),
+                ("grow", 20_000),
+                ("fail", 1),
+                ("panic", 1),
+                ("wait and panic", 100),
+                ("never", 1),
+            ])
+            .expect("not empty");
+        Self { number, action, size: rng.u64(0..most) }
+    }
+
+    fn message(&self) -> Value {
+        value!({"number": self.number, "do": self.action, "for": self.size})
+    }
+
+    fn packed(&self) -> Vec<u8> {
+        let mut packed = Vec::new();
+        encode::message(&self.message(), &mut packed).expect("it is short");
+        packed
+    }
+
+    /// Whether this is an answer to this request, and to no other (G2).
+    fn check(&self, world: &World, answer: &Result<Value, RpcError>) {
+        let is_mine = match answer {
+            Ok(reply) => match self.action {
+                "echo" | "wait" => *reply == self.message(),
+                "grow" => {
+                    reply["number"].as_u64() == Some(self.number)
+                        && reply["bytes"].as_slice().map(<[u8]>::len) == Some(self.size as usize)
+                }
+                _ => false,
+            },
+            Err(error) => {
+                let text = error.message();
+                let late = world.options.timeouts.handler.is_some();
+                match self.action {
+                    "fail" if text == format!("no {}", self.number) => true,
+                    "panic" | "wait and panic" if text.starts_with("The handler failed") => true,
+                    "wait" | "wait and panic" | "never" if late => {
+                        text.starts_with("The handler took longer") || is_refusal(text)
+                    }
+                    _ => is_refusal(text),
+                }
+            }
+        };
+        assert!(is_mine, "G2: {self:?} is answered with {answer:?}");
+    }
+
+    /// Whether the handler has run to its end.
+    fn has_finished(&self, world: &World) -> bool {
+        let ran = world.ran.lock().expect("not poisoned");
+        ran.iter().any(|ran| ran.number == self.number && ran.finished)
+    }
+}
+
+/// What the server says of a message that it does not run.
+fn is_refusal(text: &str) -> bool {
+    text.starts_with("The server has no memory left")
+        || text.starts_with("Message ")
+        || text.starts_with("The message did not arrive")
+}
+
+/// Starts all peers.
+pub(super) fn run(world: &Rc<World>, rng: &mut Rng) {
+    let mut next_number = 1;
+    probe(world, rng);
+    for _ in 0..rng.u32(0..3) {
+        clients(world, &mut next_number, rng);
+    }
+    for _ in 0..rng.u32(0..4) {
+        raw(world, &mut next_number, rng);
+    }
+}
+
+fn number(next: &mut u64, flags: u64) -> u64 {
+    *next += 1;
+    *next << 2 | flags
+}
+
+/// Counts a peer in, and out when it is done.
+fn spawn(world: &Rc<World>, peer: impl Future<Output = ()> + 'static) {
+    world.peers_left.update(|left| left + 1);
+    let of_world = world.clone();
+    world.spawn(async move {
+        peer.await;
+        of_world.peers_left.update(|left| left - 1);
+    });
+}
+
+/// The way of a client to the server of its world.
+struct Connector {
+    world: Rc<World>,
+    /// Bad things happen to its connections.
+    foul: bool,
+    address: Arc<str>,
+    rng: RefCell<Rng>,
+}
+
+impl Connect for Connector {
+    type Stream = Stream;
+
+    fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    fn max_attempts(&self) -> u32 {
+        4
+    }
+
+    async fn attempt(&self, deadline: &Deadline) -> Result<io::Result<Stream>, Error> {
+        let delay = Duration::from_micros(self.rng.borrow_mut().u64(0..5000));
+        let delay = async {
+            Sleep::lasting(delay).await;
+            Ok(())
+        };
+        deadline.within(Phase::Connect, delay).await?;
+        let rng = &mut *self.rng.borrow_mut();
+        let weather = if self.foul { Weather::foul(rng) } else { Weather::fair(rng) };
+        let server = self.world.server.borrow();
+        Ok(server
+            .as_ref()
+            .filter(|_| !self.foul || rng.u32(0..5) > 0)
+            .map(|server| server.accept(&self.world, &weather, rng))
+            .ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
+    }
+
+    fn is_open_and_silent(stream: &Stream) -> bool {
+        stream.is_open_and_silent()
+    }
+}
+
+fn open(
+    world: &Rc<World>,
+    foul: bool,
+    client: &Client,
+    rng: &mut Rng,
+) -> Rc<OpenClient<Connector>> {
+    let rng = RefCell::new(rng.fork());
+    let connector = Connector { world: world.clone(), foul, address: "simulated:1".into(), rng };
+    let client = client.clone().idempotent_retries(RETRIES);
+    let client = match world.options.secret {
+        Some(_) => client.auth_secret(b"simulated"),
+        None => client,
+    };
+    Rc::new(OpenClient::new(connector, &client.options, None))
+}
+
+/// A good client with small requests, which nobody may disturb (G5).
+fn probe(world: &Rc<World>, rng: &mut Rng) {
+    let client = open(world, false, &Client::new("simulated", 1), rng);
+    let (world, mut rng) = (world.clone(), rng.fork());
+    spawn(&world.clone(), async move {
+        for call in 0..20 {
+            let request =
+                Request { number: call << 2 | IDEMPOTENT | 1 << 40, action: "echo", size: 0 };
+            let begin = now();
+            let never = Deadline::after(None).expect("no limit");
+            let answer = client.exchange(request.packed(), &never, true).await;
+            if world.stopping.get() {
+                return;
+            }
+            match answer {
+                Ok(reply) => request.check(&world, &Ok(reply)),
+                other => panic!("G5: the good client got {other:?}"),
+            }
+            let took = now() - begin;
+            assert!(took < Duration::from_millis(500), "G5: the good client waited {took:?}");
+            Sleep::lasting(Duration::from_millis(rng.u64(0..1000))).await;
+        }
+    });
+}
+
+/// A client, and the tasks that share it.
+fn clients(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
+    let foul = rng.bool();
+    let timeout = (rng.u32(0..3) == 0).then(|| Duration::from_millis(rng.u64(1..20_000)));
+    let client = Client::new("simulated", 1).max_connections(rng.usize(1..4));
+    let client = open(world, foul, &client, rng);
+    for _ in 0..rng.u32(1..4) {
+        let calls: Vec<_> = (0..rng.u32(1..8))
+            .map(|_| {
+                let idempotent = rng.bool();
+                let number = number(next_number, if idempotent { IDEMPOTENT } else { 0 });
+                // A stalled connection is nothing that a client without timeout can tell.
+                let dropped = match rng.u32(0..5) {
+                    0 => Some(Duration::from_millis(rng.u64(0..200))),
+                    _ => foul.then_some(PATIENCE),
+                };
+                (Request::random(number, rng), idempotent, dropped)
+            })
+            .collect();
+        let (client, of_world) = (client.clone(), world.clone());
+        spawn(world, async move {
+            let world = of_world;
+            for (request, idempotent, dropped) in calls {
+                let deadline = Deadline::after(timeout).expect("not zero");
+                let answer =
+                    async { Some(client.exchange(request.packed(), &deadline, idempotent).await) };
+                let drop = async {
+                    match dropped {
+                        Some(after) => Sleep::lasting(after).await,
+                        None => future::pending().await,
+                    }
+                    None
+                };
+                let answer = answer.or(drop).await;
+                world.log(|| format!("{request:?}: {answer:?}"));
+                match answer {
+                    None => {}
+                    Some(Ok(reply)) => request.check(&world, &Ok(reply)),
+                    Some(Err(Error::Rpc(error))) => request.check(&world, &Err(error)),
+                    Some(Err(Error::Timeout { .. })) => assert!(timeout.is_some()),
+                    Some(Err(Error::Disconnected { .. })) => {
+                        let owed = !foul && !world.cut_off.get() && request.has_finished(&world);
+                        assert!(!owed, "G6: the reply to {request:?} was lost");
+                    }
+                    Some(Err(Error::Connect { .. })) => {
+                        assert!(foul || world.stopping.get(), "it could not connect");
+                    }
+                    Some(Err(error)) => panic!("{request:?}: {error:?}"),
+                }
+            }
+        });
+    }
+}
+
+/// What a raw peer sends, and what may come back.
+enum Item {
+    Request(Request),
+    /// Signed wrongly, or not as it must be.
+    Forged,
+    /// No message: the connection ends behind its answer.
+    Malformed,
+    /// The beginning of a message, and nothing behind it.
+    Half,
+}
+
+/// A peer of raw bytes that sends as it likes, and may never read.
+fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
+    let secret = world.options.secret.as_ref();
+    let mut bytes = Vec::new();
+    let mut items = Vec::new();
+    for _ in 0..rng.u32(1..12) {
+        let item = match rng.u32(0..12) {
+            0 => {
+                let forged = Request::random(number(next_number, FORGED), rng).packed();
+                match secret {
+                    Some(_) => bytes.extend(forged),
+                    None => envelope::seal(&forged, &crate::wire::Secret::new(b"x"), &mut bytes),
+                }
+                Item::Forged
+            }
+            1 => {
+                bytes.push(0xc1);
+                Item::Malformed
+            }
+            2 => {
+                bytes.extend(b"\xdb\x00\x00\x00\xffhalf");
+                Item::Half
+            }
+            _ => {
+                let request = Request::random(number(next_number, 0), rng);
+                match secret {
+                    Some(secret) => envelope::seal(&request.packed(), secret, &mut bytes),
+                    None => bytes.extend(request.packed()),
+                }
+                Item::Request(request)
+            }
+        };
+        let is_last = matches!(item, Item::Malformed | Item::Half);
+        items.push(item);
+        if is_last {
+            break;
+        }
+    }
+    let foul = rng.bool();
+    let weather = if foul { Weather::foul(rng) } else { Weather::fair(rng) };
+    let (world, mut rng) = (world.clone(), rng.fork());
+    spawn(&world.clone(), async move {
+        Sleep::lasting(Duration::from_millis(rng.u64(0..5000))).await;
+        let accepted =
+            world.server.borrow().as_ref().map(|server| server.accept(&world, &weather, &mut rng));
+        let Some(stream) = accepted else { return };
+        let (mut reader, mut writer) = smol::io::split(stream);
+        let pauses = rng.u32(0..3) == 0;
+        let finishes = rng.bool();
+        let reads = rng.u32(0..4) > 0;
+        let last_write = Cell::new(now());
+        let write = async {
+            let mut bytes = bytes.as_slice();
+            while !bytes.is_empty() {
+                let (piece, rest) = bytes.split_at(rng.usize(1..=bytes.len()));
+                writer.write_all(piece).await?;
+                bytes = rest;
+                last_write.set(now());
+                if pauses {
+                    Sleep::lasting(Duration::from_millis(rng.u64(0..800))).await;
+                }
+            }
+            if finishes { writer.close().await } else { Ok(()) }
+        };
+        let read = async {
+            let mut received = Vec::new();
+            if reads {
+                return (reader.read_to_end(&mut received).await, received);
+            }
+            Sleep::lasting(PATIENCE).await;
+            (Ok(0), received)
+        };
+        let gives_up = async {
+            Sleep::lasting(PATIENCE).await;
+            None
+        };
+        let served = async { Some(future::zip(write, read).await) };
+        let Some((written, (end, received))) = served.or(gives_up).await else {
+            assert!(foul, "G1: neither an answer nor an end");
+            return;
+        };
+        let answers = answers(&received);
+        world.log(|| format!("raw: {written:?} {end:?} {} answers", answers.len()));
+        for (item, answer) in items.iter().zip(&answers) {
+            item.check(&world, answer);
+        }
+        assert!(answers.len() <= items.len(), "G1: {answers:?}");
+        if reads && !foul && items.iter().all(Item::is_quick) {
+            let limit = items.last().and_then(|last| last.time_to_end(&world, finishes));
+            let took = now() - last_write.get();
+            let in_time = limit.is_none_or(|limit| took < limit + Duration::from_secs(2));
+            assert!(in_time, "G4: the connection was open for {took:?}, not {limit:?}");
+        }
+        if reads && !foul && !world.cut_off.get() {
+            for (index, item) in items.iter().enumerate() {
+                let Item::Request(request) = item else { continue };
+                let owed = request.has_finished(&world) && index >= answers.len();
+                assert!(!owed, "G1, G6: {request:?} has no answer, of {}", answers.len());
+            }
+        }
+    });
+}
+
+impl Item {
+    /// Whether its answer takes no time.
+    fn is_quick(&self) -> bool {
+        let Self::Request(request) = self else { return true };
+        !matches!(request.action, "wait" | "wait and panic" | "never")
+    }
+
+    /// How long a connection goes on behind this last item of a peer.
+    fn time_to_end(&self, world: &World, finishes: bool) -> Option<Duration> {
+        match self {
+            _ if finishes => Some(Duration::ZERO),
+            Self::Malformed => Some(Duration::ZERO),
+            Self::Half => Some(world.options.timeouts.message),
+            Self::Request(_) | Self::Forged => world.options.timeouts.idle,
+        }
+    }
+
+    fn check(&self, world: &World, answer: &Value) {
+        let reply = Reply::from_value(answer.clone());
+        match (self, reply) {
+            (Self::Request(request), Reply::Value(value)) => request.check(world, &Ok(value)),
+            (Self::Request(request), Reply::Rpc(text)) => {
+                request.check(world, &Err(RpcError::new(text)));
+            }
+            (Self::Forged, Reply::Auth(_)) => {}
+            (Self::Malformed | Self::Half | Self::Forged, Reply::Rpc(text)) => {
+                assert!(is_refusal(&text) || text.starts_with("Not MessagePack"), "{text}");
+            }
+            (_, reply) => panic!("G1: {reply:?} is no answer here"),
+        }
+    }
+}
+
+/// The whole messages in what came back.
+fn answers(mut received: &[u8]) -> Vec<Value> {
+    let mut answers = Vec::new();
+    while let Some(length) =
+        FrameFinder::new().find(received, &UNLIMITED).expect("the server is well-behaved")
+    {
+        answers.push(decode(&received[..length]).expect("the server is well-behaved"));
+        received = &received[length..];
+    }
+    answers
+}

@@ -1,0 +1,211 @@
+//! The server of a simulated world: real sessions, a handler that does what its message says, and
+//! a stop at some time, with or without another start.
+
+use std::convert::Infallible;
+use std::panic::panic_any;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use smol::channel::{self, Receiver, Sender};
+use smol::future::FutureExt;
+
+use super::World;
+use super::network::{self, Weather};
+use crate::server::budget::Budget;
+use crate::server::handler::{Closure, Context, Handler, Peer};
+use crate::server::service::{Service, Timeouts};
+use crate::server::session::{Session, Shared};
+use crate::time::Sleep;
+use crate::wire::{Limits, Secret};
+use crate::{RpcError, Value, value};
+
+/// What a handler panics with.
+pub(super) const PANIC: &str = "a simulated panic";
+
+/// A handler that was called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ran {
+    pub(super) number: u64,
+    pub(super) finished: bool,
+}
+
+/// The options of a world's server.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) limits: Limits,
+    pub(super) max_in_flight: usize,
+    pub(super) budget: Arc<Budget>,
+    pub(super) timeouts: Timeouts,
+    pub(super) drain_timeout: Duration,
+    pub(super) secret: Option<Secret>,
+}
+
+impl Options {
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        let mut seconds = |most: u64| Duration::from_millis(rng.u64(500..most * 1000));
+        let timeouts = Timeouts {
+            tls_handshake: Duration::from_secs(5),
+            message: seconds(30),
+            write: seconds(10),
+            idle: Some(seconds(20)),
+            handler: Some(seconds(20)),
+        };
+        let drain_timeout = seconds(10);
+        Self {
+            limits: Limits {
+                max_bytes: *rng.choice(&[300, 5_000, 1 << 24]).expect("not empty"),
+                max_depth: rng.usize(3..20),
+                max_items: rng.usize(20..200),
+            },
+            max_in_flight: rng.usize(1..20),
+            budget: Budget::new(*rng.choice(&[0, 10_000, 200_000, 1 << 29]).expect("not empty")),
+            timeouts: Timeouts {
+                idle: timeouts.idle.filter(|_| rng.bool()),
+                handler: timeouts.handler.filter(|_| rng.bool()),
+                ..timeouts
+            },
+            drain_timeout,
+            secret: rng.bool().then(|| Secret::new(b"simulated")),
+        }
+    }
+}
+
+/// One life of the server.
+pub(super) struct Server {
+    service: Arc<Service>,
+    shared: Rc<Shared>,
+    /// Closed when the last session has ended.
+    open: Sender<Infallible>,
+    /// Closed when the server stops.
+    _serving: Sender<Infallible>,
+    stopping: Receiver<Infallible>,
+}
+
+impl Server {
+    fn start(world: &World) -> (Rc<Self>, Receiver<Infallible>) {
+        let options = world.options.clone();
+        let (open, closed) = channel::bounded(1);
+        let (_serving, stopping) = channel::bounded(1);
+        let service = Service {
+            handler: Box::new(handler(world)),
+            secret: options.secret,
+            limits: options.limits,
+            max_in_flight: options.max_in_flight,
+            budget: options.budget,
+            timeouts: options.timeouts,
+            metrics: None,
+        };
+        let shared = Rc::new(Shared::new(world.deferred.clone()));
+        let service = Arc::new(service);
+        (Rc::new(Self { service, shared, open, _serving, stopping }), closed)
+    }
+
+    /// Takes a connection; returns the peer's end.
+    pub(super) fn accept(
+        &self,
+        world: &Rc<World>,
+        weather: &Weather,
+        rng: &mut Rng,
+    ) -> network::Stream {
+        let (peer, stream, address) = world.network.connect(weather, rng);
+        let context = Peer { address, tls: false, identity: None };
+        let context = Context::new(context, self.service.secret.is_some());
+        let session = Session::new(stream, self.service.clone(), self.shared.clone(), context);
+        let (open, of_world) = (self.open.clone(), world.clone());
+        let served = async move {
+            let ending = session.run().await;
+            of_world.log(|| format!("{address} {ending}"));
+            drop(open);
+        };
+        // As a worker does at its drain deadline: what is left is dropped.
+        let deadline = world.options.drain_timeout;
+        let (stopping, of_world) = (self.stopping.clone(), world.clone());
+        let cut = async move {
+            let _ = stopping.recv().await;
+            Sleep::lasting(deadline).await;
+            of_world.cut_off.set(true);
+            of_world.log(|| format!("{address} cut off"));
+        };
+        world.spawn(served.or(cut));
+        peer
+    }
+}
+
+/// Starts the server, stops it at some time, and perhaps starts and stops it again.
+pub(super) fn run(world: &Rc<World>, mut rng: Rng) {
+    let of_world = world.clone();
+    world.peers_left.update(|left| left + 1);
+    let (first, mut closed) = Server::start(world);
+    world.server.replace(Some(first));
+    world.spawn(async move {
+        let world = of_world;
+        for life in 0..rng.u32(1..3) {
+            if life > 0 {
+                let (server, next_closed) = Server::start(&world);
+                closed = next_closed;
+                world.server.replace(Some(server));
+                world.log(|| "server started again".to_owned());
+            }
+            Sleep::lasting(Duration::from_millis(rng.u64(0..20_000))).await;
+            world.log(|| "server stops".to_owned());
+            world.stopping.set(true);
+            let Some(server) = world.server.take() else { return };
+            let shared = server.shared.clone();
+            drop(server);
+            let all_closed = async {
+                let _ = closed.recv().await;
+            };
+            let network = &world.network;
+            let stop = shared.stop(|| network.wake_readers(), || network.undelivered());
+            let late = async {
+                // Handlers that run when their sessions are cut off end at the same time.
+                Sleep::lasting(world.options.drain_timeout + Duration::from_secs(1)).await;
+                panic!("a session outlives the drain deadline");
+            };
+            all_closed.or(stop).or(late).await;
+            world.log(|| "server stopped".to_owned());
+        }
+        world.peers_left.update(|left| left - 1);
+    });
+}
+
+/// What a message asks for: `{"number": n, "do": .., "for": milliseconds or bytes}`.
+fn handler(world: &World) -> impl Handler {
+    let ran = world.ran.clone();
+    Closure::new(move |message: Value| {
+        let number = message["number"].as_u64().unwrap_or(u64::MAX);
+        let size = message["for"].as_u64().unwrap_or_default();
+        let action = message["do"].as_str().unwrap_or_default().to_owned();
+        let index = {
+            let mut ran = ran.lock().expect("not poisoned");
+            ran.push(Ran { number, finished: false });
+            ran.len() - 1
+        };
+        let ran = ran.clone();
+        async move {
+            let pause = Sleep::lasting(Duration::from_millis(size));
+            let result = match action.as_str() {
+                "echo" => Ok(message),
+                "wait" => {
+                    pause.await;
+                    Ok(message)
+                }
+                "grow" => {
+                    let bytes = vec![number as u8; size as usize];
+                    Ok(value!({"number": number, "bytes": bytes}))
+                }
+                "fail" => Err(RpcError::new(format!("no {number}"))),
+                "panic" => panic_any(PANIC),
+                "wait and panic" => {
+                    pause.await;
+                    panic_any(PANIC)
+                }
+                _ => std::future::pending().await,
+            };
+            ran.lock().expect("not poisoned")[index].finished = true;
+            result
+        }
+    })
+}
