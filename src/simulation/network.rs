@@ -51,6 +51,12 @@ impl Weather {
         }
     }
 
+    /// As fair, but now and then far away: for less than the shortest deadline.
+    pub(super) fn slow(rng: &mut Rng) -> Self {
+        let delay = Duration::from_millis(if rng.u32(0..4) == 0 { rng.u64(0..400) } else { 0 });
+        Self { delay, ..Self::fair(rng) }
+    }
+
     pub(super) fn foul(rng: &mut Rng) -> Self {
         let mut fault = || {
             let fault = match rng.u32(0..6) {

@@ -149,11 +149,19 @@ fn spawn(world: &Rc<World>, peer: impl Future<Output = ()> + 'static) {
     });
 }
 
+/// What happens to the connections of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing, and they never wait for a handler.
+    Probe,
+    Slow,
+    Foul,
+}
+
 /// The way of a client to the server of its world.
 struct Connector {
     world: Rc<World>,
-    /// Bad things happen to its connections.
-    foul: bool,
+    kind: Kind,
     address: Arc<str>,
     rng: RefCell<Rng>,
 }
@@ -177,12 +185,16 @@ impl Connect for Connector {
         };
         deadline.within(Phase::Connect, delay).await?;
         let rng = &mut *self.rng.borrow_mut();
-        let weather = if self.foul { Weather::foul(rng) } else { Weather::fair(rng) };
+        let weather = match self.kind {
+            Kind::Probe => Weather::fair(rng),
+            Kind::Slow => Weather::slow(rng),
+            Kind::Foul => Weather::foul(rng),
+        };
         let server = self.world.server.borrow();
         Ok(server
             .as_ref()
-            .filter(|_| !self.foul || rng.u32(0..5) > 0)
-            .map(|server| server.accept(&self.world, &weather, rng))
+            .filter(|_| self.kind != Kind::Foul || rng.u32(0..5) > 0)
+            .map(|server| server.accept(&self.world, &weather, self.kind == Kind::Probe, rng))
             .ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
     }
 
@@ -193,12 +205,12 @@ impl Connect for Connector {
 
 fn open(
     world: &Rc<World>,
-    foul: bool,
+    kind: Kind,
     client: &Client,
     rng: &mut Rng,
 ) -> Rc<OpenClient<Connector>> {
     let rng = RefCell::new(rng.fork());
-    let connector = Connector { world: world.clone(), foul, address: "simulated:1".into(), rng };
+    let connector = Connector { world: world.clone(), kind, address: "simulated:1".into(), rng };
     let client = client.clone().idempotent_retries(RETRIES);
     let client = match world.options.secret {
         Some(_) => client.auth_secret(b"simulated"),
@@ -209,7 +221,7 @@ fn open(
 
 /// A good client with small requests, which nobody may disturb (G5).
 fn probe(world: &Rc<World>, rng: &mut Rng) {
-    let client = open(world, false, &Client::new("simulated", 1), rng);
+    let client = open(world, Kind::Probe, &Client::new("simulated", 1), rng);
     let (world, mut rng) = (world.clone(), rng.fork());
     spawn(&world.clone(), async move {
         for call in 0..20 {
@@ -237,8 +249,10 @@ fn clients(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
     let foul = rng.bool();
     let timeout = (rng.u32(0..3) == 0).then(|| Duration::from_millis(rng.u64(1..20_000)));
     let client = Client::new("simulated", 1).max_connections(rng.usize(1..4));
-    let client = open(world, foul, &client, rng);
-    for _ in 0..rng.u32(1..4) {
+    let kind = if foul { Kind::Foul } else { Kind::Slow };
+    let client = open(world, kind, &client, rng);
+    let tasks = rng.u32(1..4);
+    for _ in 0..tasks {
         let calls: Vec<_> = (0..rng.u32(1..8))
             .map(|_| {
                 let idempotent = rng.bool();
@@ -255,6 +269,7 @@ fn clients(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
         spawn(world, async move {
             let world = of_world;
             for (request, idempotent, dropped) in calls {
+                let begin = now();
                 let deadline = Deadline::after(timeout).expect("not zero");
                 let answer =
                     async { Some(client.exchange(request.packed(), &deadline, idempotent).await) };
@@ -267,6 +282,11 @@ fn clients(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
                 };
                 let answer = answer.or(drop).await;
                 world.log(|| format!("{request:?}: {answer:?}"));
+                if let (Some(limit), false) = (world.options.timeouts.handler, foul) {
+                    // One behind the other, and each perhaps once more.
+                    let limit = tasks * (1 + RETRIES) * (limit + Duration::from_secs(5));
+                    assert!(now() - begin < limit, "G5: {request:?} took longer than {limit:?}");
+                }
                 match answer {
                     None => {}
                     Some(Ok(reply)) => request.check(&world, &Ok(reply)),
@@ -336,12 +356,15 @@ fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
         }
     }
     let foul = rng.bool();
-    let weather = if foul { Weather::foul(rng) } else { Weather::fair(rng) };
+    let weather = if foul { Weather::foul(rng) } else { Weather::slow(rng) };
     let (world, mut rng) = (world.clone(), rng.fork());
     spawn(&world.clone(), async move {
         Sleep::lasting(Duration::from_millis(rng.u64(0..5000))).await;
-        let accepted =
-            world.server.borrow().as_ref().map(|server| server.accept(&world, &weather, &mut rng));
+        let accepted = world
+            .server
+            .borrow()
+            .as_ref()
+            .map(|server| server.accept(&world, &weather, false, &mut rng));
         let Some(stream) = accepted else { return };
         let (mut reader, mut writer) = smol::io::split(stream);
         let pauses = rng.u32(0..3) == 0;
@@ -387,7 +410,7 @@ fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
         if reads && !foul && items.iter().all(Item::is_quick) {
             let limit = items.last().and_then(|last| last.time_to_end(&world, finishes));
             let took = now() - last_write.get();
-            let in_time = limit.is_none_or(|limit| took < limit + Duration::from_secs(2));
+            let in_time = limit.is_none_or(|limit| took < limit + Duration::from_secs(5));
             assert!(in_time, "G4: the connection was open for {took:?}, not {limit:?}");
         }
         if reads && !foul && !world.cut_off.get() {

@@ -102,11 +102,12 @@ impl Server {
         (Rc::new(Self { service, shared, open, _serving, stopping }), closed)
     }
 
-    /// Takes a connection; returns the peer's end.
+    /// Takes a connection; returns the peer's end. An idle one is closed by the server's stop.
     pub(super) fn accept(
         &self,
         world: &Rc<World>,
         weather: &Weather,
+        is_idle: bool,
         rng: &mut Rng,
     ) -> network::Stream {
         let (peer, stream, address) = world.network.connect(weather, rng);
@@ -125,6 +126,7 @@ impl Server {
         let cut = async move {
             let _ = stopping.recv().await;
             Sleep::lasting(deadline).await;
+            assert!(!is_idle, "an idle connection outlives the drain deadline");
             of_world.cut_off.set(true);
             of_world.log(|| format!("{address} cut off"));
         };
