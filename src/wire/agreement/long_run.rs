@@ -61,7 +61,7 @@ fn seeded_inputs_are_the_same_messages_as_for_rmpv() {
 }
 
 /// A number of the environment.
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")),
         Err(_) => default,

@@ -13,6 +13,8 @@ use super::{FrameFinder, Limits, MAX_MAX_DEPTH, Malformed, decode, encode};
 mod inputs;
 #[cfg(test)]
 mod long_run;
+#[cfg(test)]
+pub(crate) use {inputs::mutate, long_run::number};
 
 /// The deepest nesting that may be configured, and no other limit.
 pub(crate) const UNLIMITED: Limits =
