@@ -52,6 +52,10 @@ mod net;
 mod time;
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
 pub use net::tls::TlsIdentity;

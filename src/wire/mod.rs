@@ -1,7 +1,10 @@
 //! The bytes on the wire: finding, decoding, encoding, signing and verifying messages.
 //! Knows nothing of sockets, clocks or tasks; everything here is a function of its bytes.
 
-#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used))]
+#![cfg_attr(
+    not(any(test, fuzzing)),
+    deny(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)
+)]
 
 pub(crate) mod frame;
 
@@ -13,8 +16,8 @@ pub(crate) mod header;
 pub(crate) mod reply;
 pub(crate) mod secret;
 
-#[cfg(test)]
-mod agreement;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod agreement;
 
 pub(crate) use decode::decode;
 pub(crate) use frame::{FrameFinder, Limits, MAX_MAX_DEPTH, Malformed};
