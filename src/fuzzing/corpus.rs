@@ -8,7 +8,7 @@ use std::{fs, thread};
 use fastrand::Rng;
 
 use super::seeds::seeds;
-use super::{agreement, envelope, errors, frame, json};
+use super::{agreement, envelope, errors, frame, json, session};
 use crate::wire::agreement::{mutate, number};
 
 const MUTATIONS: u64 = 3_000;
@@ -18,12 +18,13 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("agreement", agreement),
     ("envelope", envelope),
     ("errors", errors),
     ("frame", frame),
     ("json", json),
+    ("session", session),
 ];
 
 fn folder(target: &str) -> PathBuf {

@@ -6,6 +6,7 @@ mod envelope;
 mod errors;
 mod frame;
 mod json;
+mod session;
 
 #[cfg(test)]
 mod corpus;
@@ -17,6 +18,7 @@ pub use envelope::envelope;
 pub use errors::errors;
 pub use frame::frame;
 pub use json::json;
+pub use session::session;
 
 /// The bytes of an input, whose first ones may be numbers that say how the rest is used.
 struct Input<'a>(&'a [u8]);

@@ -16,6 +16,7 @@ pub(super) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     seeds.extend(texts_of_errors().into_iter().map(|(name, seed)| ("errors", name, seed)));
     seeds.extend(texts_of_json().into_iter().map(|(name, seed)| ("json", name, seed.into())));
     seeds.extend(values_for_json().into_iter().map(|(name, value)| ("json", name, packed(&value))));
+    seeds.extend(sessions().into_iter().map(|(name, seed)| ("session", name, seed)));
     seeds
 }
 
@@ -194,5 +195,42 @@ fn values_for_json() -> Seeds<Value> {
             ]),
         ),
         ("value-too-deep", nested(|value| value!([value]), 128)),
+    ]
+}
+
+/// The options of the target, then what the peer sends.
+fn sessions() -> Seeds<Vec<u8>> {
+    const PLAIN: u8 = 0;
+    const SIGNED: u8 = 1;
+    const LATER: u8 = 2;
+    const SILENT: u8 = 4;
+    const RESET: u8 = 8;
+    let seed =
+        |read: u8, flags: u8, sent: &[u8]| [&[read, 255, 63, 16, 63, 3, flags], sent].concat();
+    let mut sealed = Vec::new();
+    seal(FOO_BAR, &Secret::new(b"secret"), &mut sealed);
+    let mut forged = Vec::new();
+    seal(FOO_BAR, &Secret::new(b"guess"), &mut forged);
+    let mixed = [FOO_BAR, b"\x01\xc0\x93\x01\x02\x03", &[0xa1, 0xff], FOO_BAR].concat();
+    vec![
+        ("closed", seed(255, PLAIN, &mixed)),
+        ("byte-by-byte", seed(0, PLAIN, &mixed)),
+        ("later", seed(255, LATER, &mixed)),
+        ("later-in-threes", seed(2, LATER, &mixed)),
+        ("signed", seed(255, SIGNED, &sealed.repeat(3))),
+        ("signed-later", seed(9, SIGNED | LATER, &sealed.repeat(3))),
+        ("forged", seed(255, SIGNED, &[&forged[..], &sealed, &forged.repeat(3)].concat())),
+        ("unsigned", seed(255, SIGNED, &mixed)),
+        ("no-secret", seed(255, PLAIN, &sealed)),
+        ("half", seed(255, SILENT, b"\x01\x92\x01")),
+        ("half-later", seed(0, SILENT | LATER, b"\x01\x92\x01")),
+        ("idle", seed(255, SILENT, &mixed)),
+        ("reset", seed(255, RESET, &mixed)),
+        ("reset-later", seed(3, RESET | LATER, &mixed)),
+        ("too-long", seed(255, PLAIN, b"\x01\xc6\xff\xff\xff\xff")),
+        ("too-deep", seed(255, PLAIN, &[b"\x01", &[0x91; 20][..]].concat())),
+        ("too-many", seed(255, PLAIN, b"\x01\xdd\0\0\x01\0\xc0")),
+        ("reserved", seed(255, LATER, b"\x01\xc1\x02")),
+        ("http", seed(255, PLAIN, b"GET / HTTP/1.1\r\n\r\n")),
     ]
 }

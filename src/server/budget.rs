@@ -41,7 +41,7 @@ impl Budget {
     }
 
     /// What all connections hold of it, in bytes.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -1,0 +1,247 @@
+//! A whole session: however its bytes are cut and whatever they are, the peer gets what one message
+//! after the other would get, then an end.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use smol::io::{AsyncRead, AsyncWrite};
+
+use super::Input;
+use crate::net::connection::Message;
+use crate::net::reactor::Deferred;
+use crate::net::stream::Transport;
+use crate::server::budget::Budget;
+use crate::server::handler::{self, Closure, Handler, Peer};
+use crate::server::service::{Refusal, Service, Timeouts};
+use crate::server::session::{Ending, Session, Shared};
+use crate::time::simulated;
+use crate::wire::guard::Foreign;
+use crate::wire::reply::Reply;
+use crate::wire::{FrameFinder, Limits, Secret};
+
+const SECRET: &[u8] = b"secret";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How the peer's bytes end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    Silent,
+    Reset,
+}
+
+/// The input is 7 bytes of options, and what the peer sends: how long the pieces are that are read
+/// and written, the limits, the requests in flight, and flags for a secret, for handlers that take
+/// a moment, and for the end.
+pub fn session(data: &[u8]) {
+    let mut input = Input(data);
+    let read_size = usize::from(input.byte()) + 1;
+    let write_size = usize::from(input.byte()) + 1;
+    let limits = Limits {
+        max_bytes: 8 * (usize::from(input.byte()) + 1),
+        max_depth: usize::from(input.byte()),
+        max_items: 4 * (usize::from(input.byte()) + 1),
+    };
+    let max_in_flight = usize::from(input.byte() % 8) + 1;
+    let flags = input.byte();
+    let end = [End::Closed, End::Silent, End::Reset, End::Closed][usize::from(flags >> 2 & 3)];
+    let budget = Budget::new(usize::MAX);
+    let service = Arc::new(Service {
+        handler: handler(flags & 2 != 0),
+        secret: (flags & 1 != 0).then(|| Secret::new(SECRET)),
+        limits,
+        max_in_flight,
+        budget: budget.clone(),
+        timeouts: Timeouts {
+            tls_handshake: SECOND,
+            message: SECOND,
+            write: SECOND,
+            idle: Some(SECOND),
+            handler: Some(SECOND),
+        },
+        metrics: None,
+    });
+    let sent = input.rest();
+    let replies = Rc::default();
+    let stream = Pieces {
+        unread: sent.to_vec(),
+        end,
+        read_size,
+        write_size,
+        turn: false,
+        written: Rc::clone(&replies),
+    };
+
+    let _stopped = simulated::stop_at(Instant::now());
+    let ending = run(stream, service.clone());
+    assert_eq!(budget.used(), 0, "the memory is given back");
+
+    let written = replies.take();
+    let (expected, is_over) = expected(sent, &service, end);
+    // What a peer speaks is told by the bytes that come first, so the pieces count.
+    if Foreign::recognise(&sent[..sent.len().min(16)]).is_some() {
+        return;
+    }
+    match ending {
+        Ending::Lost(_) => assert!(expected.starts_with(&written), "{written:02x?}"),
+        _ => assert_eq!(written, expected),
+    }
+    match (&ending, end) {
+        (Ending::Refused, _) => assert!(is_over),
+        (Ending::PeerClosed, End::Closed) => assert!(!is_over),
+        (Ending::Idle, End::Silent) => assert!(!is_over),
+        (Ending::Lost(_), End::Reset) => {}
+        _ => panic!("{ending} behind an end that is {end:?}"),
+    }
+}
+
+fn handler(later: bool) -> Box<dyn Handler> {
+    match later {
+        false => Box::new(Closure::new(|message| message)),
+        true => Box::new(Closure::new(|message| async {
+            smol::future::yield_now().await;
+            message
+        })),
+    }
+}
+
+/// Polls a session to its end.
+fn run(stream: Pieces, service: Arc<Service>) -> Ending {
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let deferred = Rc::new(Deferred::default());
+    let shared = Rc::new(Shared::new(deferred.clone()));
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
+    let context = handler::Context::new(peer, service.secret.is_some());
+    let mut session = pin!(Session::new(stream, service, shared, context).run());
+    let woken = Arc::new(Woken(AtomicBool::new(true)));
+    let waker = Waker::from(woken.clone());
+    loop {
+        if woken.0.swap(false, Ordering::Relaxed) {
+            if let Poll::Ready(ending) = session.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return ending;
+            }
+        } else {
+            assert!(deferred.wake() || simulated::advance(), "it waits for nothing");
+        }
+    }
+}
+
+/// What a peer gets that sends one message after the other, and whether it is refused.
+fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
+    let mut replies = Vec::new();
+    let mut refused_signatures = 0;
+    while !sent.is_empty() {
+        let mut finder = FrameFinder::new();
+        let received = match finder.find(sent, &service.limits) {
+            Ok(Some(length)) => {
+                let (bytes, rest) = sent.split_at(length);
+                sent = rest;
+                let message = Message { bytes, items: finder.items() };
+                service.open(message).and_then(|message| service.decode(message))
+            }
+            Ok(None) if end == End::Silent => Err(Refusal::TimedOut { after: SECOND }),
+            Ok(None) => break,
+            Err(malformed) => {
+                Refusal::from(malformed).reply().encode(&mut replies);
+                return (replies, true);
+            }
+        };
+        match received {
+            Ok(value) => {
+                refused_signatures = 0;
+                Reply::Value(value).encode(&mut replies);
+            }
+            Err(refusal) => {
+                refusal.reply().encode(&mut replies);
+                refused_signatures += u32::from(refusal == Refusal::InvalidSignature);
+                if refused_signatures == 3 || matches!(refusal, Refusal::TimedOut { .. }) {
+                    return (replies, true);
+                }
+            }
+        }
+    }
+    (replies, false)
+}
+
+/// A stream that hands out its bytes and takes replies in pieces, with polls in vain in between.
+struct Pieces {
+    unread: Vec<u8>,
+    end: End,
+    read_size: usize,
+    write_size: usize,
+    turn: bool,
+    written: Rc<std::cell::RefCell<Vec<u8>>>,
+}
+
+impl Pieces {
+    fn is_turn(&mut self, context: &Context<'_>) -> bool {
+        self.turn = !self.turn;
+        if !self.turn {
+            context.waker().wake_by_ref();
+        }
+        self.turn
+    }
+}
+
+impl Transport for Pieces {
+    fn reset_on_close(&self) {}
+
+    fn limit_unsent(&self) {}
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.unread.is_empty() && self.end == End::Silent {
+            return Poll::Pending;
+        }
+        if !self.is_turn(context) {
+            return Poll::Pending;
+        }
+        if self.unread.is_empty() && self.end == End::Reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let size = self.read_size.min(self.unread.len()).min(buffer.len());
+        let rest = self.unread.split_off(size);
+        buffer[..size].copy_from_slice(&self.unread);
+        self.unread = rest;
+        Poll::Ready(Ok(size))
+    }
+}
+
+impl AsyncWrite for Pieces {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.is_turn(context) {
+            return Poll::Pending;
+        }
+        let size = self.write_size.min(bytes.len());
+        self.written.borrow_mut().extend_from_slice(&bytes[..size]);
+        Poll::Ready(Ok(size))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
