@@ -9,6 +9,7 @@ mod raw;
 mod client;
 #[cfg(feature = "cli")]
 mod command;
+mod cuts;
 mod lifecycle;
 mod limits;
 mod session;
