@@ -94,7 +94,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let finish = async {
         stream.close().await?;
-        let mut scratch = [0; 4096];
+        // Not in the future: that is as large as its largest state for all of a connection's life.
+        let mut scratch = vec![0; 4096];
         while stream.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     };

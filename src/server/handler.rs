@@ -97,7 +97,7 @@ pub struct Context {
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) tls: bool,
-    pub(crate) identity: Option<TlsIdentity>,
+    pub(crate) identity: Option<Box<TlsIdentity>>,
 }
 
 impl Context {
@@ -123,7 +123,7 @@ impl Context {
     /// Returns the verified identity of the client's certificate; `None` without
     /// [`tls_client_ca`](crate::Server::tls_client_ca).
     pub fn tls_identity(&self) -> Option<&TlsIdentity> {
-        self.connection.identity.as_ref()
+        self.connection.identity.as_deref()
     }
 }
 

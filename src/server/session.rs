@@ -143,6 +143,8 @@ pub(crate) struct Session<S> {
     read_out: bool,
     /// The first bytes were looked at for another protocol.
     recognised: bool,
+    /// The peer was slow once: see [`Transport::limit_unsent`].
+    unsent_limited: bool,
     /// Set when nothing more is read: the connection ends once all is answered.
     ending: Option<Ending>,
 }
@@ -153,11 +155,11 @@ impl<S: Transport> Session<S> {
         service: Arc<Service>,
         shared: Rc<Shared>,
         context: Context,
-    ) -> Self {
+    ) -> Box<Self> {
         let peer = context.peer_addr().ip();
         let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(peer));
         let holding = Holding::new(service.budget.clone());
-        Self {
+        Box::new(Self {
             connection: Connection::new(stream),
             service,
             shared,
@@ -172,12 +174,14 @@ impl<S: Transport> Session<S> {
             flushed_in_step: 0,
             read_out: false,
             recognised: false,
+            unsent_limited: false,
             ending: None,
-        }
+        })
     }
 
-    /// Serves the connection to its end.
-    pub(crate) async fn run(mut self) -> Ending {
+    /// Serves the connection to its end. Boxed: a future has room for what it is called with and
+    /// for what it makes of that, two sessions here, for all of a connection's life.
+    pub(crate) async fn run(mut self: Box<Self>) -> Ending {
         let ending = poll_fn(|context| self.poll(context)).await.unwrap_or_else(Ending::Lost);
         let stream = self.connection.into_stream();
         self.holding.settle(self.queue.held());
@@ -262,7 +266,10 @@ impl<S: Transport> Session<S> {
         if self.connection.poll_flush(context)?.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        self.connection.stream().limit_unsent();
+        if !self.unsent_limited {
+            self.unsent_limited = true;
+            self.connection.stream().limit_unsent();
+        }
         let wait = Wait::Write { taken: self.connection.taken() };
         ready!(self.watch.poll(wait, self.service.timeouts.write, context));
         if let Some(metrics) = &self.metrics {

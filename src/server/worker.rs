@@ -120,7 +120,8 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
     let (serving, stopping) = channel::bounded::<Infallible>(1);
     reactor.block_on(executor.run(async {
         while let Ok(arrival) = inbox.recv().await {
-            let accepted = Accepted {
+            // Boxed, as a future has room for it at each level of its calls.
+            let accepted = Box::new(Accepted {
                 arrival,
                 reactor: reactor.clone(),
                 shared: shared.clone(),
@@ -128,7 +129,7 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
                 stopping: stopping.clone(),
                 load: Load(load.clone()),
                 _open: open_sender.clone(),
-            };
+            });
             // Handlers' panics are caught where handlers are called. Any other would be a fault of
             // ours, and is to cost the connection, not the worker.
             let served = AssertUnwindSafe(accepted.serve()).catch_unwind();
@@ -165,7 +166,7 @@ struct Accepted {
 }
 
 impl Accepted {
-    async fn serve(self) {
+    async fn serve(self: Box<Self>) {
         let peer = self.arrival.address;
         tracing::debug!(%peer, "connected");
         match self.run().await {
@@ -174,8 +175,8 @@ impl Accepted {
         }
     }
 
-    async fn run(self) -> io::Result<Ending> {
-        let Self { arrival, setup: Setup { service, tls, .. }, .. } = self;
+    async fn run(self: Box<Self>) -> io::Result<Ending> {
+        let Self { arrival, setup: Setup { service, tls, .. }, .. } = *self;
         let Arrival { socket, address, place } = arrival;
         let _load = self.load;
         let mut socket = self.reactor.adopt(socket)?;
@@ -196,7 +197,8 @@ impl Accepted {
             None => (Stream::Plain(socket), None),
             Some(acceptor) => {
                 let late = late(service.timeouts.tls_handshake, self.stopping);
-                handshake(&acceptor, socket).or(late).await.inspect_err(|_| {
+                // Boxed, or all connections were larger by it for all of their life.
+                Box::pin(handshake(&acceptor, socket).or(late)).await.inspect_err(|_| {
                     if let Some(metrics) = &service.metrics {
                         metrics.refusal("tls_handshake");
                     }
@@ -221,7 +223,7 @@ impl Drop for Load {
 async fn handshake(
     acceptor: &TlsAcceptor,
     socket: reactor::TcpStream,
-) -> io::Result<(Stream<reactor::TcpStream>, Option<TlsIdentity>)> {
+) -> io::Result<(Stream<reactor::TcpStream>, Option<Box<TlsIdentity>>)> {
     let stream = match acceptor.accept(socket).into_fallible().await {
         Ok(stream) => stream,
         Err((error, socket)) => {
@@ -231,7 +233,8 @@ async fn handshake(
         }
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let identity = certificates.and_then(<[_]>::first).map(TlsIdentity::new);
+    let certificate = certificates.and_then(<[_]>::first);
+    let identity = certificate.map(|certificate| Box::new(TlsIdentity::new(certificate)));
     Ok((Stream::Tls(Box::new(stream.into())), identity))
 }
 
