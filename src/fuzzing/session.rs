@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::Input;
+use crate::Value;
 use crate::net::connection::Message;
 use crate::net::reactor::Deferred;
 use crate::net::stream::Transport;
@@ -23,7 +24,7 @@ use crate::server::session::{Ending, Session, Shared};
 use crate::time::simulated;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
-use crate::wire::{FrameFinder, Limits, Secret};
+use crate::wire::{FrameFinder, Limits, Secret, envelope, frame};
 
 const SECRET: &[u8] = b"secret";
 const SECOND: Duration = Duration::from_secs(1);
@@ -104,8 +105,11 @@ pub fn session(data: &[u8]) {
 fn handler(later: bool) -> Box<dyn Handler> {
     match later {
         false => Box::new(Closure::new(|message| message)),
-        true => Box::new(Closure::new(|message| async {
-            smol::future::yield_now().await;
+        true => Box::new(Closure::new(|message: Value| async {
+            // Some take longer than those behind them.
+            for _ in 0..message.as_u64().unwrap_or(1) % 5 {
+                smol::future::yield_now().await;
+            }
             message
         })),
     }
@@ -148,7 +152,7 @@ fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
                 let (bytes, rest) = sent.split_at(length);
                 sent = rest;
                 let message = Message { bytes, items: finder.items() };
-                service.open(message).and_then(|message| service.decode(message))
+                open(message, service).and_then(|message| service.decode(message))
             }
             Ok(None) if end == End::Silent => Err(Refusal::TimedOut { after: SECOND }),
             Ok(None) => break,
@@ -172,6 +176,13 @@ fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
         }
     }
     (replies, false)
+}
+
+/// What the handler is to get out of a message: nothing that is not signed, if it must be.
+fn open<'a>(message: Message<'a>, service: &Service) -> Result<Message<'a>, Refusal> {
+    let Some(secret) = &service.secret else { return Ok(message) };
+    let bytes = envelope::open(message.bytes, secret).ok_or(Refusal::InvalidSignature)?;
+    Ok(Message { bytes, items: frame::check_whole(bytes, &service.limits)? })
 }
 
 /// A stream that hands out its bytes and takes replies in pieces, with polls in vain in between.
