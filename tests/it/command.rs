@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::Duration;
 
 use arrpc::{RpcError, Server};
 use socket2::SockRef;
@@ -258,10 +259,58 @@ fn the_limits_reach_the_server() {
         ("--max-message-bytes", "3", r#""four""#),
         ("--max-depth", "1", "[[]]"),
         ("--max-items", "2", "[1,2,3]"),
+        ("--max-memory-bytes", "5000", &format!("[{}0]", "0,".repeat(1000))),
     ] {
         let server = Served::start(arrpc(&["serve", "127.0.0.1:0", option, limit]));
         run(arrpc(&["send", &server.addr, message]), "").check(6, &[limit]);
     }
+    let limits = ["serve", "127.0.0.1:0", "--max-connections", "1", "--refuse-excess-connections"];
+    let server = Served::start(arrpc(&limits));
+    let mut first = TcpStream::connect(&server.addr).unwrap();
+    first.write_all(&[1]).unwrap();
+    first.read_exact(&mut [0]).unwrap();
+    run(arrpc(&["send", &server.addr, "1"]), "").check(6, &["max_connections 1"]);
+}
+
+#[test]
+fn the_deadlines_reach_the_server() {
+    let connect = |option| {
+        let server = Served::start(arrpc(&["serve", "127.0.0.1:0", option, "0.05"]));
+        let stream = TcpStream::connect(&server.addr).unwrap();
+        (server, stream)
+    };
+    let (_server, mut half) = connect("--message-timeout");
+    half.write_all(b"\xa3fo").unwrap();
+    let mut answer = Vec::new();
+    half.read_to_end(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer).contains("within 50ms (message_timeout)"));
+    let (_server, mut idle) = connect("--idle-timeout");
+    assert!(!matches!(idle.read(&mut [0]), Ok(1)));
+    let (_server, mut unread) = connect("--write-timeout");
+    let echo = [&b"\xc6\x00\x10\x00\x00"[..], &vec![0; 1 << 20]].concat();
+    while unread.write_all(&echo).is_ok() {}
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_has_no_more_connections_than_files() {
+    let arrpc = env!("CARGO_BIN_EXE_arrpc");
+    let server = Served::start(shell(&format!("ulimit -n 105; exec {arrpc} serve 127.0.0.1:0")));
+    let connect = || {
+        let mut stream = TcpStream::connect(&server.addr).unwrap();
+        stream.write_all(&[1]).unwrap();
+        stream
+    };
+    let mut served: Vec<_> = (0..5).map(|_| connect()).collect();
+    for stream in &mut served {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    let mut waits = connect();
+    waits.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(waits.read(&mut [0]).is_err(), "a sixth one");
+    waits.set_read_timeout(None).unwrap();
+    drop(served);
+    waits.read_exact(&mut [0]).unwrap();
 }
 
 #[test]
@@ -424,7 +473,15 @@ fn the_defaults_in_the_help_are_the_librarys() {
             ("--max-depth", "128]", "max_depth: 128"),
             ("--max-items", "1048576]", "max_items: 1048576"),
             ("--max-in-flight", "64]", "max_in_flight: 64"),
+            ("--max-memory-bytes", "536870912]", "max_memory_bytes: None"),
+            ("--max-connections", "10000]", "max_connections: 10000"),
+            ("--backlog", "1024]", "backlog: 1024"),
+            ("--tls-handshake-timeout", "5]", "tls_handshake: 5s"),
+            ("--message-timeout", "30]", "message: 30s"),
+            ("--write-timeout", "10]", "write: 10s"),
+            ("--idle-timeout", "no limit]", "idle: None"),
             ("--drain-timeout", "10]", "drain_timeout: 10s"),
+            ("--tcp-keepalive", "60]", "tcp_keepalive: 60s"),
         ],
     );
     let client = format!("{:?}", arrpc::Client::new("", 0));
@@ -435,6 +492,11 @@ fn the_defaults_in_the_help_are_the_librarys() {
             ("--timeout", "no limit]", "timeout: None"),
             ("--con-max-retries", "5]", "con_max_retries: 5"),
             ("--tls-cert", "none]", "tls_client_cert: None"),
+            ("--max-message-bytes", "67108864]", "max_bytes: 67108864"),
+            ("--max-depth", "128]", "max_depth: 128"),
+            ("--max-items", "1048576]", "max_items: 1048576"),
+            ("--tls-handshake-timeout", "5]", "tls_handshake_timeout: 5s"),
+            ("--tcp-keepalive", "60]", "tcp_keepalive: 60s"),
         ],
     );
 }

@@ -1,6 +1,7 @@
 //! What peers get that are slow, silent, many or large: an answer that names the limit, then an end.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
@@ -255,5 +256,58 @@ fn connections_that_end_give_back_what_they_held() {
             assert!(reply == large);
             break;
         }
+    }
+}
+
+#[test]
+fn every_limit_that_is_hit_is_counted() {
+    async fn limited(message: Value) -> Value {
+        if message == Value::from(7) {
+            std::future::pending::<()>().await;
+        }
+        message
+    }
+    let server = || Server::new(HOST, 0, limited).metrics_port(0);
+    let hit = |server: Server, sent: &[u8]| {
+        let server = start(server);
+        let mut peer = Raw::connect(server.local_addr());
+        let _ = peer.0.write_all(sent); // refused before its end, perhaps
+        let mut some = [0; 8];
+        while matches!(peer.0.read(&mut some), Ok(1..)) {
+            let _ = peer.0.shutdown(Shutdown::Write); // the server may have been first
+        }
+    };
+    hit(server().message_timeout(SOON), b"\xa3fo");
+    hit(server().idle_timeout(SOON), b"");
+    hit(server().handler_timeout(SOON), b"\x07");
+    hit(server().max_memory_bytes(0), &[&b"\xdc\x10\x00"[..], &[0xc0; 0x1000]].concat());
+    let unread = [&b"\xc6\x00\xf0\x00\x00"[..], &vec![0; 0xf0_0000]].concat();
+    let unreading = start(server().write_timeout(SOON));
+    let mut peer = Raw::connect(unreading.local_addr());
+    while peer.0.write_all(&unread).is_ok() {}
+    {
+        let server = start(server().max_connections(1));
+        let mut first = Raw::connect(server.local_addr());
+        first.send(b"\x01");
+        first.expect(b"\x01");
+        drop(first);
+        let mut second = Raw::connect(server.local_addr());
+        second.send(b"\x01");
+        second.expect(b"\x01");
+    }
+    let text = arrpc::metrics::render();
+    for limit in [
+        "message_timeout",
+        "idle_timeout",
+        "handler_timeout",
+        "max_memory_bytes",
+        "write_timeout",
+        "max_connections",
+    ] {
+        let counted = text.lines().any(|line| {
+            line.starts_with("arrpc_server_refusals_total{handler_func=\"limited\"")
+                && line.contains(&format!("limit=\"{limit}\""))
+        });
+        assert!(counted, "{limit} is not in {text}");
     }
 }
