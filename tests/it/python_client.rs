@@ -1,7 +1,9 @@
 //! An unmodified Python arrpc 0.5.0 client calls our server.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use arrpc::{RpcError, Server, Value};
 use serde_json::{Value as Json, json};
@@ -205,6 +207,44 @@ fn a_client_loses_nothing_when_its_server_stops_and_another_starts() {
         server.join();
     }
     assert!(*seen.lock().unwrap() == sent, "each was handled once");
+}
+
+#[test]
+fn a_client_at_work_loses_nothing_when_its_server_stops_and_another_starts() {
+    let port = ReservedPort::new();
+    let seen = Arc::<Mutex<Vec<Json>>>::default();
+    let next = || {
+        let seen = seen.clone();
+        start(Server::new(HOST, port.addr().port(), move |message: Value| {
+            seen.lock().unwrap().push(json!(message.as_u64()));
+            message
+        }))
+    };
+    let mut server = next();
+    let (done_sender, done) = mpsc::channel::<()>();
+    let mut client = Client::start(port.addr(), &[]);
+    let sending = thread::spawn(move || {
+        let mut sent = Vec::new();
+        while done.try_recv() == Err(TryRecvError::Empty) {
+            // From 1 on: an unmodified client takes a reply of 0 for none.
+            let message = json!(sent.len() + 1);
+            assert_eq!(client.send(&message), json!({"reply": message}));
+            sent.push(message);
+        }
+        sent
+    });
+    for _ in 0..3 {
+        let handled = seen.lock().unwrap().len();
+        while seen.lock().unwrap().len() < handled + 50 && !sending.is_finished() {
+            thread::yield_now();
+        }
+        server.stop();
+        server.join();
+        server = next();
+    }
+    drop(done_sender);
+    let sent = sending.join().unwrap();
+    assert!(*seen.lock().unwrap() == sent, "each was handled once, in order");
 }
 
 #[test]
