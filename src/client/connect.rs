@@ -10,11 +10,12 @@ use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::{self, ClientConfig};
 use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
 
 use super::deadline::Deadline;
 use crate::net::join_host_port;
-use crate::net::stream::{DEFAULT_KEEPALIVE, Stream, Transport, configure};
+use crate::net::stream::{DEFAULT_KEEPALIVE, Stream, configure};
 use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
 use crate::time::Sleep;
 use crate::{Error, Phase};
@@ -46,7 +47,7 @@ impl Default for ConnectOptions {
 
 /// Makes connections to one server: over sockets, or in a simulation.
 pub(crate) trait Connect {
-    type Stream: Transport;
+    type Stream: AsyncRead + AsyncWrite + Unpin;
 
     /// `host:port`, for messages.
     fn address(&self) -> &Arc<str>;

@@ -21,6 +21,7 @@ use crate::server::budget::Budget;
 use crate::server::handler::{self, Closure, Handler, Peer};
 use crate::server::service::{Refusal, Service, Timeouts};
 use crate::server::session::{Ending, Session, Shared};
+use crate::server::stop::Stop;
 use crate::time::simulated;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
@@ -86,7 +87,10 @@ pub fn session(data: &[u8]) {
     let written = replies.take();
     let (expected, is_over) = expected(sent, &service, end);
     // What a peer speaks is told by the bytes that come first, so the pieces count.
-    if Foreign::recognise(&sent[..sent.len().min(16)]).is_some() {
+    if let Some(foreign) = Foreign::recognise(sent)
+        && written.starts_with(foreign.answer())
+    {
+        assert_eq!(written, foreign.answer(), "and nothing else");
         return;
     }
     match ending {
@@ -124,7 +128,7 @@ fn run(stream: Pieces, service: Arc<Service>) -> Ending {
         }
     }
     let deferred = Rc::new(Deferred::default());
-    let shared = Rc::new(Shared::new(deferred.clone()));
+    let shared = Rc::new(Shared::new(deferred.clone(), Stop::new(Default::default)));
     let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
     let context = handler::Context::new(peer, service.secret.is_some());
     let mut session = pin!(Session::new(stream, service, shared, context).run());
@@ -168,7 +172,10 @@ fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
             }
             Err(refusal) => {
                 refusal.reply().encode(&mut replies);
-                refused_signatures += u32::from(refusal == Refusal::InvalidSignature);
+                match refusal {
+                    Refusal::InvalidSignature => refused_signatures += 1,
+                    _ => refused_signatures = 0,
+                }
                 if refused_signatures == 3 || matches!(refusal, Refusal::TimedOut { .. }) {
                     return (replies, true);
                 }
@@ -207,8 +214,6 @@ impl Pieces {
 
 impl Transport for Pieces {
     fn reset_on_close(&self) {}
-
-    fn limit_unsent(&self) {}
 }
 
 impl AsyncRead for Pieces {

@@ -5,7 +5,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::stream::Transport;
+use smol::io::{AsyncRead, AsyncWrite};
+
 use crate::wire::{FrameFinder, Limits, Malformed};
 
 /// The size of a read buffer. One read of a socket rarely finds more than its receive window.
@@ -14,8 +15,8 @@ pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The free space below which a read buffer is compacted or grown.
 const MIN_READ_BYTES: usize = 4 * 1024;
 
-/// The largest unfinished message that a connection keeps outside of a read buffer, for which it is
-/// copied out and in again by each wake: 1 us at the most.
+/// The most of an unfinished message, and of replies that wait, that a connection keeps outside of
+/// the buffers that it was lent. Copied out by each wake, and a message in again: 1 us at the most.
 const MAX_COPIED_BYTES: usize = 16 * 1024;
 
 /// A whole message.
@@ -41,7 +42,7 @@ pub(crate) struct Connection<S> {
     unflushed: bool,
 }
 
-impl<S: Transport> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
@@ -85,10 +86,20 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// The size that the read buffer grows to for the next read; `None` if it has room.
+    /// The memory that an unfinished message takes if the connection reads on and then waits.
     #[inline]
-    pub(crate) fn growth(&self) -> Option<usize> {
-        self.input.growth(self.finder.at_least())
+    pub(crate) fn memory_to_read(&self) -> usize {
+        match self.input.growth(self.finder.at_least()) {
+            Some(larger) => larger,
+            None if self.unread().len() <= MAX_COPIED_BYTES => self.unread().len(),
+            None => self.input.bytes.len(),
+        }
+    }
+
+    /// The memory of a read buffer that is larger than those that are lent.
+    #[inline]
+    pub(crate) fn large_input(&self) -> usize {
+        if self.input.bytes.len() > READ_BUFFER_BYTES { self.input.bytes.len() } else { 0 }
     }
 
     /// The memory that the connection keeps while it waits, but for some hundred bytes.
@@ -195,8 +206,12 @@ impl<S: Transport> Connection<S> {
             // What a large message has left behind.
             self.input = Input::holding(self.input.unread().to_vec());
         }
-        if self.output.is_empty() {
-            let mut lent = std::mem::take(&mut self.output);
+        let unwritten = self.output.get(self.written..).unwrap_or_default();
+        if unwritten.len() <= MAX_COPIED_BYTES {
+            let rest = unwritten.to_vec();
+            let mut lent = std::mem::replace(&mut self.output, rest);
+            self.written = 0;
+            lent.clear();
             lent.shrink_to(READ_BUFFER_BYTES);
             buffers.output = Some(lent);
         }
@@ -283,8 +298,6 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
-    use smol::io::{AsyncRead, AsyncWrite};
-
     use super::*;
 
     const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_depth: 128, max_items: 1 << 20 };
@@ -304,12 +317,6 @@ mod tests {
             self.turn = !self.turn;
             self.turn
         }
-    }
-
-    impl Transport for Pieces {
-        fn reset_on_close(&self) {}
-
-        fn limit_unsent(&self) {}
     }
 
     impl AsyncRead for Pieces {

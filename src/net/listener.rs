@@ -7,7 +7,7 @@ use std::time::Duration;
 use smol::Async;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::stream::configure;
+use super::stream::{configure, limit_unsent};
 use crate::time::Sleep;
 
 /// The default of `backlog`.
@@ -56,7 +56,9 @@ impl Listener {
                 Ok((socket, peer)) => {
                     socket.set_nonblocking(true)?;
                     // These fail only if the peer is gone already, which the first read tells.
-                    let _ = configure(&SockRef::from(&socket), keepalive);
+                    let options = SockRef::from(&socket);
+                    let _ = configure(&options, keepalive);
+                    let _ = limit_unsent(&options);
                     return Ok((socket, peer));
                 }
                 // The peer gave up while it waited: take the next one.

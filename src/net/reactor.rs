@@ -37,6 +37,7 @@ pub(crate) struct Reactor {
     sources: RefCell<Slab<Rc<Source>>>,
     deferred: Rc<Deferred>,
     alarm: Arc<Alarm>,
+    reset_all: Cell<bool>,
 }
 
 /// The tasks of a thread that have had their share and wait for the others to have theirs.
@@ -87,6 +88,7 @@ impl Reactor {
             sources: RefCell::new(Slab::new()),
             deferred: Rc::default(),
             alarm: Arc::new(Alarm { state: AtomicU8::new(AWAKE), kick }),
+            reset_all: Cell::new(false),
         }))
     }
 
@@ -131,11 +133,18 @@ impl Reactor {
         &self.deferred
     }
 
-    /// Wakes the readers of all sockets, so that each looks at what has changed beside its socket.
+    /// Wakes the readers of all sockets, so that each looks at what has changed beside its socket,
+    /// and reads what has come: its event may be one that no poll has told yet.
     pub(crate) fn wake_readers(&self) {
         for (_, source) in self.sources.borrow().iter() {
+            source.readable.set(true);
             wake(&source.reader);
         }
+    }
+
+    /// Makes the end of every socket a reset.
+    pub(crate) fn reset_all(&self) {
+        self.reset_all.set(true);
     }
 
     /// Takes over a connected socket in non-blocking mode.
@@ -249,6 +258,10 @@ impl TcpStream {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
+        if self.reactor.reset_all.get() {
+            // Fails only on a socket that is already closed.
+            let _ = self.socket().set_linger(Some(Duration::ZERO));
+        }
         // Fails only if it never was registered.
         let _ = self.reactor.registry.deregister(&mut self.socket);
         self.reactor.sources.borrow_mut().try_remove(self.token.0);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_rustls::TlsStream;
-use smol::future::FutureExt;
+use smol::future::{FutureExt, yield_now};
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -41,29 +41,11 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// A Python arrpc client takes an orderly close for a reply of `None` and loses its next
     /// request; behind a reset it connects again.
     fn reset_on_close(&self);
-
-    /// Keeps the kernel from taking much more than it can send, so that what it takes tells what
-    /// the peer takes: its send buffer grows to 4 MiB for a peer that was fast once.
-    fn limit_unsent(&self);
 }
 
 impl Transport for reactor::TcpStream {
     fn reset_on_close(&self) {
         reset_on_close(self.socket());
-    }
-
-    fn limit_unsent(&self) {
-        limit_unsent(self.socket());
-    }
-}
-
-impl Transport for async_net::TcpStream {
-    fn reset_on_close(&self) {
-        reset_on_close(SockRef::from(self));
-    }
-
-    fn limit_unsent(&self) {
-        limit_unsent(SockRef::from(self));
     }
 }
 
@@ -72,16 +54,14 @@ fn reset_on_close(socket: SockRef<'_>) {
     let _ = socket.set_linger(Some(Duration::ZERO));
 }
 
-/// The bytes that the kernel may have taken and not sent, once a peer is slow.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT_BYTES: u32 = 128 * 1024;
-
-fn limit_unsent(socket: SockRef<'_>) {
-    // Fails only on a socket that is already closed.
+/// Keeps the kernel from taking much more than it can send, so that what it takes tells what the
+/// peer takes: else its buffer grows to 4 MiB for a peer that was fast once, and the next that it
+/// takes may be a long time away for one that is slow now.
+pub(crate) fn limit_unsent(socket: &SockRef<'_>) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
-    #[cfg(not(target_os = "linux"))]
-    let _ = socket;
+    socket.set_tcp_notsent_lowat(128 * 1024)?;
+    let _ = socket; // used on Linux only
+    Ok(())
 }
 
 /// How long [`linger`] goes on.
@@ -96,7 +76,9 @@ pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         stream.close().await?;
         // Not in the future: that is as large as its largest state for all of a connection's life.
         let mut scratch = vec![0; 4096];
-        while stream.read(&mut scratch).await? > 0 {}
+        while stream.read(&mut scratch).await? > 0 {
+            yield_now().await; // to the time, and to the others, if the peer never pauses
+        }
         io::Result::Ok(())
     };
     let give_up = async {
@@ -128,13 +110,9 @@ impl<T: Transport> Transport for Stream<T> {
     fn reset_on_close(&self) {
         self.socket().reset_on_close();
     }
-
-    fn limit_unsent(&self) {
-        self.socket().limit_unsent();
-    }
 }
 
-impl<T: Transport> AsyncRead for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -152,7 +130,7 @@ impl<T: Transport> AsyncRead for Stream<T> {
     }
 }
 
-impl<T: Transport> AsyncWrite for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -21,6 +21,10 @@ const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 #[cfg(unix)]
 const OTHER_FILES: u64 = 100;
 
+/// The files that a worker keeps open: its poll, its alarm.
+#[cfg(unix)]
+const FILES_PER_THREAD: u64 = 4;
+
 /// Connections beyond the limit that are told so at once; more are reset.
 const MAX_TOLD: usize = 64;
 
@@ -56,8 +60,13 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    pub(super) fn new(listener: Listener, limits: &Limits, metrics: Option<ServerMetrics>) -> Self {
-        let limit = possible_connections(limits.max_connections);
+    pub(super) fn new(
+        listener: Listener,
+        limits: &Limits,
+        threads: usize,
+        metrics: Option<ServerMetrics>,
+    ) -> Self {
+        let limit = possible_connections(limits.max_connections, threads);
         let refused = limits.refuse_excess_connections.then(|| Arc::new(Semaphore::new(MAX_TOLD)));
         Self {
             listener,
@@ -118,10 +127,13 @@ impl Admission {
     }
 }
 
-/// Says what the system is short of, when that begins, while it goes on and when it is over.
+/// Says what the system is short of, when that begins and while it goes on, but not too often; and
+/// when it is over.
 #[derive(Debug, Default)]
 struct Shortage {
     logged: Option<Instant>,
+    /// It has been logged, and not its end.
+    is_on: bool,
 }
 
 impl Shortage {
@@ -131,6 +143,7 @@ impl Shortage {
             return;
         }
         self.logged = Some(now);
+        self.is_on = true;
         tracing::warn!(
             %error,
             "cannot accept connections, they wait; if files are short, raise `ulimit -n`"
@@ -138,17 +151,18 @@ impl Shortage {
     }
 
     fn ends(&mut self) {
-        if self.logged.take().is_some() {
+        if std::mem::take(&mut self.is_on) {
             tracing::warn!("connections are accepted again");
         }
     }
 }
 
 /// As many of `max_connections` as the process may open files for.
-fn possible_connections(max_connections: usize) -> usize {
+fn possible_connections(max_connections: usize, threads: usize) -> usize {
     #[cfg(unix)]
     if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-        let possible = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
+        let others = OTHER_FILES + FILES_PER_THREAD * threads as u64;
+        let possible = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
         if possible < max_connections {
             tracing::info!(
                 max_connections = possible,

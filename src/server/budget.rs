@@ -8,6 +8,9 @@ use std::sync::{Arc, LazyLock};
 /// have taken all there is.
 const FREE_BYTES: usize = 4 * 1024;
 
+/// The step in which connections take from the budget.
+const STEP_BYTES: usize = 4 * 1024;
+
 /// The most that one value takes beside its text or bytes: its place in its container, and the
 /// smallest allocation of glibc for what it points to.
 const BYTES_PER_VALUE: usize = size_of::<crate::Value>() + 32;
@@ -67,33 +70,36 @@ impl Holding {
         more == 0 || self.take(more)
     }
 
+    /// Takes in steps, so that a batch of messages does not take for each of them.
     fn take(&mut self, more: usize) -> bool {
+        let more = more.checked_next_multiple_of(STEP_BYTES).unwrap_or(more);
+        let limit = self.budget.limit;
+        let take = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
         // Relaxed: a number that nothing else is read by.
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        if used.saturating_add(more) > self.budget.limit {
-            self.budget.used.fetch_sub(more, Ordering::Relaxed);
-            return false;
+        let taken = self.budget.used.try_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if taken {
+            self.counted += more;
         }
-        self.counted += more;
-        true
+        taken
     }
 
-    /// Says that the connection holds `bytes` in all, whether the budget has them or not.
+    /// Says that the connection holds `bytes` in all, and gives back the rest; false if it holds
+    /// more than was made sure of, and the budget has not so many.
     #[inline]
-    pub(crate) fn settle(&mut self, bytes: usize) {
-        let counted = bytes.saturating_sub(FREE_BYTES);
-        if counted > self.counted {
-            self.budget.used.fetch_add(counted - self.counted, Ordering::Relaxed);
-        } else if counted < self.counted {
+    #[must_use]
+    pub(crate) fn settle(&mut self, bytes: usize) -> bool {
+        let counted = bytes.saturating_sub(FREE_BYTES).next_multiple_of(STEP_BYTES);
+        if counted < self.counted {
             self.budget.used.fetch_sub(self.counted - counted, Ordering::Relaxed);
+            self.counted = counted;
         }
-        self.counted = counted;
+        self.reserve(bytes)
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.settle(0);
+        let _ = self.settle(0); // true: it gives back
     }
 }
 
@@ -109,23 +115,26 @@ mod tests {
 
     #[test]
     fn connections_share_a_budget_beyond_what_each_has_for_itself() {
-        let budget = Budget::new(10_000);
+        const STEP: usize = STEP_BYTES;
+        let budget = Budget::new(10 * STEP);
         let mut first = Holding::new(budget.clone());
         let mut second = Holding::new(budget.clone());
         assert!(first.reserve(FREE_BYTES));
         assert_eq!(budget.used(), 0);
-        assert!(first.reserve(FREE_BYTES + 8_000));
-        assert!(first.reserve(FREE_BYTES + 7_000), "it has them already");
-        assert_eq!(budget.used(), 8_000);
-        assert!(!second.reserve(FREE_BYTES + 2_001));
-        assert!(second.reserve(FREE_BYTES + 2_000));
-        assert!(second.reserve(FREE_BYTES));
-        first.settle(FREE_BYTES + 1_000);
-        assert_eq!(budget.used(), 3_000);
-        second.settle(FREE_BYTES + 20_000);
-        assert_eq!(budget.used(), 21_000, "what is there counts, allowed or not");
-        assert!(!first.reserve(FREE_BYTES + 1_001));
+        assert!(first.reserve(FREE_BYTES + 7 * STEP + 1));
+        assert_eq!(budget.used(), 8 * STEP);
+        assert!(first.reserve(FREE_BYTES + 7 * STEP), "it has them already");
+        assert_eq!(budget.used(), 8 * STEP);
+        assert!(!second.reserve(FREE_BYTES + 2 * STEP + 1));
+        assert!(second.reserve(FREE_BYTES + 2 * STEP));
+        assert!(second.reserve(FREE_BYTES), "what each has for itself it always has");
+        assert!(first.settle(FREE_BYTES + STEP));
+        assert_eq!(budget.used(), 3 * STEP);
+        assert!(second.settle(FREE_BYTES + 9 * STEP));
+        assert!(!first.settle(FREE_BYTES + STEP + 1), "there is no more");
+        assert_eq!(budget.used(), 10 * STEP);
         drop(second);
+        assert!(first.settle(FREE_BYTES + STEP + 1));
         drop(first);
         assert_eq!(budget.used(), 0);
     }
@@ -134,6 +143,7 @@ mod tests {
     fn a_sum_beyond_all_numbers_is_refused() {
         let mut holding = Holding::new(Budget::new(usize::MAX));
         assert!(holding.reserve(1 << 40));
+        assert!(!holding.reserve(usize::MAX));
         assert_eq!(decoded_bytes(usize::MAX, usize::MAX), usize::MAX);
     }
 }

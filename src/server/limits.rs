@@ -135,7 +135,8 @@ impl Server {
     /// [`backlog`](Self::backlog) until one closes, unless
     /// [`refuse_excess_connections`](Self::refuse_excess_connections) is set.
     ///
-    /// Defaults to 10,000. Lowered to what the process may open files (`ulimit -n`), less 100.
+    /// Defaults to 10,000. Lowered to what the process may open files (`ulimit -n`), less 100 and 4
+    /// for each thread.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections;
         self

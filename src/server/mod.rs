@@ -1,5 +1,6 @@
-//! The server and its options; those that limit what peers may cost are in `limits`. How it starts and stops is in `start`, what happens to a connection
-//! in `session`, to a message in `service`.
+//! The server and its options; those that limit what peers may cost are in `limits`. How it starts
+//! is in `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
+//! `service`.
 
 mod admission;
 pub(crate) mod budget;
@@ -11,6 +12,7 @@ mod queue;
 pub(crate) mod service;
 pub(crate) mod session;
 mod start;
+pub(crate) mod stop;
 mod watch;
 mod worker;
 

@@ -64,7 +64,7 @@ impl Queue {
 
     /// Adds a reply behind those that are still to come.
     pub(super) fn push_done(&mut self, done: Done) {
-        self.done_bytes += done.packed.len();
+        self.done_bytes += done.packed.capacity();
         self.places.push_back(Some(done));
     }
 
@@ -94,7 +94,7 @@ impl Queue {
     /// Puts the reply of a handler that has finished in its place.
     pub(super) fn finish(&mut self, number: u64, done: Done) {
         if let Some(place) = self.places.get_mut((number - self.first) as usize) {
-            self.done_bytes += done.packed.len();
+            self.done_bytes += done.packed.capacity();
             *place = Some(done);
         }
     }
@@ -103,11 +103,17 @@ impl Queue {
     pub(super) fn pop_done(&mut self) -> Option<Done> {
         let done = self.places.pop_front_if(|first| first.is_some())??;
         self.first += 1;
-        self.done_bytes -= done.packed.len();
+        self.done_bytes -= done.packed.capacity();
         Some(done)
     }
 
-    /// Waits until no handler runs, and forgets the replies.
+    /// Lets go of the replies, which nobody waits for any more.
+    pub(super) fn forget_replies(&mut self) {
+        self.places = VecDeque::new();
+        self.done_bytes = 0;
+    }
+
+    /// Waits until no handler runs. For a queue whose replies are forgotten.
     pub(super) async fn run_out(self) {
         let mut running = self.running.unwrap_or_default();
         while running.next().await.is_some() {}

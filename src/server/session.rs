@@ -5,30 +5,27 @@
 //! answers at once. Per wake it handles what has arrived, up to its share of the thread, and writes
 //! once when no complete message is left.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{self, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{self, Poll, ready};
 
 use super::budget::{Holding, decoded_bytes};
 use super::exchange::{Account, Exchange};
 use super::handler::{Answer, Context};
 use super::queue::{Done, Queue};
 use super::service::{Refusal, Service};
+use super::stop::{Parting, Stop};
 use super::watch::{Wait, Watch};
 use crate::Value;
 use crate::metrics::ServerConnectionMetrics;
-use crate::net::connection::{Buffers, Connection, READ_BUFFER_BYTES};
+use crate::net::connection::{Buffers, Connection};
 use crate::net::reactor::Deferred;
 use crate::net::stream::{Transport, linger};
-use crate::time::Sleep;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
 
@@ -36,7 +33,7 @@ use crate::wire::reply::Reply;
 const TURNS_PER_WAKE: usize = 4;
 
 /// Bytes of messages per wake before other connections have their turn: some milliseconds of work
-/// for messages that take as much of it as they can, a nil in each byte.
+/// beside that of the handlers, for messages that take as much as they can, a nil in each byte.
 const BYTES_PER_WAKE: usize = 64 * 1024;
 
 /// Unwritten replies beyond which a session writes before it handles more.
@@ -45,50 +42,20 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 /// Messages with a bad signature in a row, behind which the connection is closed.
 const MAX_REFUSED_SIGNATURES: u32 = 3;
 
-/// The time between the steps of a stop: what a peer has to read a reply before its connection is
-/// reset, at the least.
-const STOP_STEP: Duration = Duration::from_millis(100);
+/// What a message takes of a session's share at the least: a call of the handler costs more than
+/// the bytes of a small one, so that there are a thousand calls in a wake at the most.
+const MIN_SHARE_BYTES: usize = 64;
 
 /// What the sessions of one worker share.
 pub(crate) struct Shared {
     buffers: RefCell<Buffers>,
     deferred: Rc<Deferred>,
-    /// The steps that a stop has taken; 0 while the server serves.
-    stop_step: Cell<u32>,
-    /// The sessions that look again at the next step.
-    waiting_for_step: RefCell<Vec<Waker>>,
-    /// The peers whose machines have not acknowledged all that was sent to them.
-    undelivered: RefCell<HashSet<SocketAddr>>,
+    pub(crate) stop: Stop,
 }
 
 impl Shared {
-    pub(crate) fn new(deferred: Rc<Deferred>) -> Self {
-        Self {
-            buffers: RefCell::default(),
-            deferred,
-            stop_step: Cell::default(),
-            waiting_for_step: RefCell::default(),
-            undelivered: RefCell::default(),
-        }
-    }
-
-    /// Lets the sessions end, each once it has answered what it has read and its peer has the
-    /// replies. Never returns: the sessions' ends are for others to see.
-    pub(crate) async fn stop(
-        &self,
-        wake_all: impl FnOnce(),
-        undelivered: impl Fn() -> HashSet<SocketAddr>,
-    ) {
-        self.stop_step.set(1);
-        wake_all();
-        loop {
-            Sleep::lasting(STOP_STEP).await;
-            self.undelivered.replace(undelivered());
-            self.stop_step.update(|step| step + 1);
-            for waker in self.waiting_for_step.take() {
-                waker.wake();
-            }
-        }
+    pub(crate) fn new(deferred: Rc<Deferred>, stop: Stop) -> Self {
+        Self { buffers: RefCell::default(), deferred, stop }
     }
 }
 
@@ -104,6 +71,8 @@ pub(crate) enum Ending {
     Idle,
     /// The peer does not take its replies.
     Unread,
+    /// What waits for the peer is more than there is memory for.
+    NoMemory,
     /// The stream failed.
     Lost(io::Error),
 }
@@ -116,6 +85,7 @@ impl fmt::Display for Ending {
             Self::Refused => f.write_str("the peer was refused"),
             Self::Idle => f.write_str("it was idle for too long (idle_timeout)"),
             Self::Unread => f.write_str("the peer did not take its replies (write_timeout)"),
+            Self::NoMemory => f.write_str("there is no memory for its replies (max_memory_bytes)"),
             Self::Lost(error) => write!(f, "{error}"),
         }
     }
@@ -137,14 +107,9 @@ pub(crate) struct Session<S> {
     refused_signatures: u32,
     /// Bytes of messages that may still be handled in this wake.
     share: usize,
-    /// The step of the stop in which the stream had taken the last reply to its end.
-    flushed_in_step: u32,
-    /// All that had come when the server was told to stop is read.
-    read_out: bool,
+    parting: Parting,
     /// The first bytes were looked at for another protocol.
     recognised: bool,
-    /// The peer was slow once: see [`Transport::limit_unsent`].
-    unsent_limited: bool,
     /// Set when nothing more is read: the connection ends once all is answered.
     ending: Option<Ending>,
 }
@@ -171,10 +136,8 @@ impl<S: Transport> Session<S> {
             messages: 0,
             refused_signatures: 0,
             share: 0,
-            flushed_in_step: 0,
-            read_out: false,
+            parting: Parting::default(),
             recognised: false,
-            unsent_limited: false,
             ending: None,
         })
     }
@@ -182,12 +145,13 @@ impl<S: Transport> Session<S> {
     /// Serves the connection to its end. Boxed: a future has room for what it is called with and
     /// for what it makes of that, two sessions here, for all of a connection's life.
     pub(crate) async fn run(mut self: Box<Self>) -> Ending {
-        let ending = poll_fn(|context| self.poll(context)).await.unwrap_or_else(Ending::Lost);
+        let ending = poll_fn(|context| self.poll(context)).await;
         let stream = self.connection.into_stream();
-        self.holding.settle(self.queue.held());
+        self.queue.forget_replies();
+        let _ = self.holding.settle(self.queue.held()); // true: it gives back
         match ending {
             // See `reset_on_close` for why a reset. It also discards what the peer does not take.
-            Ending::Stopped | Ending::Idle | Ending::Unread => {
+            Ending::Stopped | Ending::Idle | Ending::Unread | Ending::NoMemory => {
                 stream.reset_on_close();
                 drop(stream);
             }
@@ -201,19 +165,25 @@ impl<S: Transport> Session<S> {
         ending
     }
 
-    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<Ending>> {
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<Ending> {
         self.connection.borrow_buffers(&mut self.shared.buffers.borrow_mut());
         let polled = self.advance(context);
         self.connection.return_buffers(&mut self.shared.buffers.borrow_mut());
-        self.holding.settle(self.connection.held() + self.queue.held());
-        if polled.is_pending() && self.shared.stop_step.get() > 0 {
-            self.shared.waiting_for_step.borrow_mut().push(context.waker().clone());
+        if polled.is_pending() {
+            if !self.holding.settle(self.connection.held() + self.queue.held()) {
+                // It cannot be refused any more: it was handled, or stands behind replies.
+                self.count("max_memory_bytes");
+                return Poll::Ready(Ending::NoMemory);
+            }
+            if self.shared.stop.is_on() {
+                self.shared.stop.wait(context.waker().clone());
+            }
         }
         polled
     }
 
     /// Goes on until the session has ended, must wait, or has had its share.
-    fn advance(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<Ending>> {
+    fn advance(&mut self, context: &mut task::Context<'_>) -> Poll<Ending> {
         self.share = BYTES_PER_WAKE;
         for _ in 0..TURNS_PER_WAKE {
             let drained = self.handle_messages(context);
@@ -222,11 +192,10 @@ impl<S: Transport> Session<S> {
                 continue;
             }
             if !self.connection.is_flushed() {
-                ready!(self.flush(context))?;
-                if matches!(self.ending, Some(Ending::Unread)) {
-                    return Poll::Ready(Ok(Ending::Unread));
+                if let Err(ending) = ready!(self.flush(context)) {
+                    return Poll::Ready(ending);
                 }
-                self.flushed_in_step = self.shared.stop_step.get();
+                self.parting.flushed(&self.shared.stop);
             }
             if !drained {
                 if self.has_room() {
@@ -239,21 +208,24 @@ impl<S: Transport> Session<S> {
                 return Poll::Pending; // a handler that finishes wakes us
             }
             if let Some(ending) = self.ending.take_if(|_| self.queue.is_empty()) {
-                return Poll::Ready(Ok(ending));
+                return Poll::Ready(ending);
             }
             if self.ending.is_some() {
                 return Poll::Pending;
             }
-            if !self.may_read() {
-                return self.poll_stopped();
+            if !self.parting.may_read(&self.shared.stop) {
+                let is_over = self.queue.is_empty()
+                    && self.parting.is_over(&self.shared.stop, self.context.peer_addr());
+                return if is_over { Poll::Ready(Ending::Stopped) } else { Poll::Pending };
             }
             if !self.has_memory_to_read() {
                 continue;
             }
-            match self.connection.poll_read(context)? {
-                Poll::Ready(0) => self.ending = Some(Ending::PeerClosed),
-                Poll::Ready(_) => {}
-                Poll::Pending if self.shared.stop_step.get() > 0 => self.read_out = true,
+            match self.connection.poll_read(context) {
+                Poll::Ready(Ok(0)) => self.ending = Some(Ending::PeerClosed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Ending::Lost(error)),
+                Poll::Pending if self.shared.stop.is_on() => self.parting.read_out(),
                 Poll::Pending => ready!(self.wait_for_message(context)),
             }
         }
@@ -261,22 +233,17 @@ impl<S: Transport> Session<S> {
         Poll::Pending
     }
 
-    /// Writes what waits. Sets the ending when the peer has taken nothing for too long.
-    fn flush(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        if self.connection.poll_flush(context)?.is_ready() {
-            return Poll::Ready(Ok(()));
+    /// Writes what waits, or ends the session when the peer has taken nothing for too long.
+    fn flush(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), Ending>> {
+        match self.connection.poll_flush(context) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(Ending::Lost)),
+            Poll::Pending => {
+                let wait = Wait::Write { taken: self.connection.taken() };
+                ready!(self.watch.poll(wait, self.service.timeouts.write, context));
+                self.count("write_timeout");
+                Poll::Ready(Err(Ending::Unread))
+            }
         }
-        if !self.unsent_limited {
-            self.unsent_limited = true;
-            self.connection.stream().limit_unsent();
-        }
-        let wait = Wait::Write { taken: self.connection.taken() };
-        ready!(self.watch.poll(wait, self.service.timeouts.write, context));
-        if let Some(metrics) = &self.metrics {
-            metrics.refusal("write_timeout");
-        }
-        self.ending = Some(Ending::Unread);
-        Poll::Ready(Ok(()))
     }
 
     /// Waits for what the peer sends, which wakes the task. Ready when that takes too long.
@@ -290,9 +257,7 @@ impl<S: Transport> Session<S> {
             self.ending = Some(Ending::Refused);
         } else if let (Some(timeout), true) = (timeouts.idle, self.queue.is_empty()) {
             ready!(self.watch.poll(Wait::Idle { behind }, timeout, context));
-            if let Some(metrics) = &self.metrics {
-                metrics.refusal("idle_timeout");
-            }
+            self.count("idle_timeout");
             self.ending = Some(Ending::Idle);
         } else {
             return Poll::Pending;
@@ -300,30 +265,9 @@ impl<S: Transport> Session<S> {
         Poll::Ready(())
     }
 
-    /// Whether more messages are accepted: a stop takes those that were there when it began, as far
-    /// as they can be read within a step.
-    fn may_read(&self) -> bool {
-        match self.shared.stop_step.get() {
-            0 => true,
-            step => step == 1 && !self.read_out,
-        }
-    }
-
-    /// Ends the session once all is answered and the peer has had the time to read it: a reset
-    /// discards what is not delivered, and on some systems what the peer has not read.
-    fn poll_stopped(&self) -> Poll<io::Result<Ending>> {
-        let quiet = self.shared.stop_step.get() >= self.flushed_in_step + 2;
-        let delivered = || !self.shared.undelivered.borrow().contains(&self.context.peer_addr());
-        match self.queue.is_empty() && quiet && delivered() {
-            true => Poll::Ready(Ok(Ending::Stopped)),
-            false => Poll::Pending,
-        }
-    }
-
-    /// Whether the next read may grow the read buffer, if it must; or else refuses the message.
+    /// Whether the unfinished message may take the memory that it needs now; or else refuses it.
     fn has_memory_to_read(&mut self) -> bool {
-        let Some(size) = self.connection.growth() else { return true };
-        if self.holding.reserve(self.queue.held() + size) {
+        if self.holding.reserve(self.queue.held() + self.connection.memory_to_read()) {
             return true;
         }
         let account = Account::open(self.connection.unread().len(), self.metrics.is_some());
@@ -333,10 +277,18 @@ impl<S: Transport> Session<S> {
     }
 
     /// Whether another message may be handled before something is written or finished.
-    fn has_room(&self) -> bool {
+    #[inline]
+    fn has_room(&mut self) -> bool {
         self.share > 0
             && self.queue.len() < self.service.max_in_flight
             && self.connection.unwritten() + self.queue.done_bytes() < WRITE_BATCH_BYTES
+            && self.holding.reserve(self.queue.held() + self.connection.unwritten())
+    }
+
+    fn count(&self, limit: &'static str) {
+        if let Some(metrics) = &self.metrics {
+            metrics.refusal(limit);
+        }
     }
 
     /// Handles the messages that have arrived, as far as there is room; true if no complete one is
@@ -348,13 +300,12 @@ impl<S: Transport> Session<S> {
                 self.turn_away(foreign);
             }
         }
-        // What is more than the buffers that the worker lends is the connection's own.
-        let owned = self.connection.held().saturating_sub(2 * READ_BUFFER_BYTES);
         while !matches!(self.ending, Some(Ending::Refused)) {
             if !self.has_room() {
                 return false;
             }
-            let held = owned + self.queue.held();
+            let held =
+                self.queue.held() + self.connection.unwritten() + self.connection.large_input();
             let timed = self.metrics.is_some();
             let message = match self.connection.next_message(&self.service.limits) {
                 Ok(Some(message)) => message,
@@ -367,7 +318,7 @@ impl<S: Transport> Session<S> {
                     break;
                 }
             };
-            self.share = self.share.saturating_sub(message.bytes.len());
+            self.share = self.share.saturating_sub(message.bytes.len().max(MIN_SHARE_BYTES));
             self.messages += 1;
             let mut account = Account::open(message.bytes.len(), timed);
             let received = self.service.open(message).and_then(|message| {
@@ -418,11 +369,13 @@ impl<S: Transport> Session<S> {
         account.limit = Some(refusal.rule());
         account.reason = Some(refusal.reason());
         self.reply(refusal.reply(), account);
-        if refusal == Refusal::InvalidSignature {
-            self.refused_signatures += 1;
-            if self.refused_signatures >= MAX_REFUSED_SIGNATURES {
-                self.ending = Some(Ending::Refused);
-            }
+        if refusal != Refusal::InvalidSignature {
+            self.refused_signatures = 0;
+            return;
+        }
+        self.refused_signatures += 1;
+        if self.refused_signatures >= MAX_REFUSED_SIGNATURES {
+            self.ending = Some(Ending::Refused);
         }
     }
 
@@ -430,9 +383,7 @@ impl<S: Transport> Session<S> {
     #[cold]
     fn turn_away(&mut self, foreign: Foreign) {
         tracing::debug!(peer = %self.context.peer_addr(), ?foreign, "not MessagePack, turned away");
-        if let Some(metrics) = &self.metrics {
-            metrics.refusal("protocol");
-        }
+        self.count("protocol");
         self.connection.output().extend_from_slice(foreign.answer());
         self.ending = Some(Ending::Refused);
     }

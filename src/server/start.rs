@@ -101,11 +101,11 @@ impl Server {
         let drain_timeout = self.limits.drain_timeout;
         let setup = Setup { service: Arc::new(service), tls, local_addr, drain_timeout };
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
-        let workers = Workers::start(threads.unwrap_or(1), &setup)
-            .map_err(|source| Error::Thread { source })?;
+        let threads = threads.unwrap_or(1);
+        let workers = Workers::start(threads, &setup).map_err(|source| Error::Thread { source })?;
         readiness.ready();
         Ok(Listening {
-            admission: Admission::new(listener, &self.limits, metrics),
+            admission: Admission::new(listener, &self.limits, threads, metrics),
             local_addr,
             workers,
             drain_timeout,

@@ -21,6 +21,7 @@ use super::admission::{Arrival, Place};
 use super::handler::{Context, Peer};
 use super::service::Service;
 use super::session::{Ending, Session, Shared};
+use super::stop::Stop;
 use crate::net::delivery::undelivered;
 use crate::net::reactor::{self, Reactor};
 use crate::net::stream::{Stream, Transport, linger};
@@ -114,7 +115,9 @@ impl Worker {
 /// Serves connections until the server drops its end of `inbox` and those that are open have
 /// ended, or their time is up.
 fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &Arc<AtomicUsize>) {
-    let shared = Rc::new(Shared::new(reactor.deferred().clone()));
+    let port = setup.local_addr.port();
+    let stop = Stop::new(move || undelivered(port));
+    let shared = Rc::new(Shared::new(reactor.deferred().clone(), stop));
     let executor = LocalExecutor::new();
     let (open_sender, open) = channel::bounded::<Infallible>(1);
     let (serving, stopping) = channel::bounded::<Infallible>(1);
@@ -139,13 +142,14 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
         let all_closed = async {
             let _ = open.recv().await;
         };
-        let port = setup.local_addr.port();
-        let stop = shared.stop(|| reactor.wake_readers(), || undelivered(port));
+        let stop = shared.stop.run(|| reactor.wake_readers());
         let deadline = async {
             Sleep::lasting(setup.drain_timeout).await;
+            // A Python client takes an orderly close for a reply of `None`.
+            reactor.reset_all();
             tracing::warn!(
                 connections = load.load(Ordering::Relaxed),
-                "not all requests were finished in time, closing their connections"
+                "the drain timeout is over, closing what is left"
             );
         };
         all_closed.or(stop).or(deadline).await;

@@ -9,8 +9,10 @@ mod peers;
 mod server;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::env;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,7 @@ use smol::LocalExecutor;
 use crate::net::reactor::Deferred;
 use crate::time::{now, simulated};
 use network::Network;
-use server::{Options, Ran};
+use server::Options;
 
 /// More than all that happens can take: the last deadline and the last pause.
 const LONGEST: Duration = Duration::from_secs(1800);
@@ -34,17 +36,17 @@ const MOST_TURNS: u64 = 5_000_000;
 struct World {
     executor: LocalExecutor<'static>,
     deferred: Rc<Deferred>,
-    network: Network,
+    network: Rc<Network>,
     options: Options,
     /// The server that takes connections; `None` while there is none.
     server: RefCell<Option<Rc<server::Server>>>,
-    /// What the handlers did, in the order of their beginning.
-    ran: Arc<Mutex<Vec<Ran>>>,
+    /// The numbers of the requests whose handlers were called.
+    ran: Arc<Mutex<Vec<u64>>>,
     begin: Instant,
-    /// From here on, what a clean peer is owed depends on what the server had accepted.
-    stopping: Cell<bool>,
-    /// The last server's drain deadline cut something off.
-    cut_off: Cell<bool>,
+    /// How often the server was told to stop.
+    stops: Cell<u32>,
+    /// The peers whose connections were cut off by a drain deadline.
+    cut_off: RefCell<HashSet<SocketAddr>>,
     peers_left: Cell<usize>,
     trace: Rc<RefCell<String>>,
 }
@@ -60,6 +62,16 @@ impl World {
         self.executor.spawn(task).detach();
     }
 
+    /// Whether there is memory enough for all that may happen.
+    fn has_memory(&self) -> bool {
+        self.options.budget.limit() >= server::ENOUGH_BYTES
+    }
+
+    /// Whether a drain deadline cut off one of these peers.
+    fn is_cut_off(&self, peers: &[SocketAddr]) -> bool {
+        peers.iter().any(|peer| self.cut_off.borrow().contains(peer))
+    }
+
     /// Lets everything happen until all is done that somebody waits for.
     fn run(self: &Rc<Self>) {
         let mut turns = 0;
@@ -67,6 +79,8 @@ impl World {
             while self.executor.try_tick() {
                 turns += 1;
                 assert!(turns < MOST_TURNS, "something is busy without end");
+                let budget = &self.options.budget;
+                assert!(budget.used() <= budget.limit(), "G4: more memory than there may be");
             }
             if self.deferred.wake() {
                 continue;
@@ -88,13 +102,13 @@ fn simulate(seed: u64, trace: &Rc<RefCell<String>>) -> usize {
     let world = Rc::new(World {
         executor: LocalExecutor::new(),
         deferred: Rc::default(),
-        network: Network::default(),
+        network: Rc::default(),
         options: Options::random(&mut rng),
         server: RefCell::default(),
         ran: Arc::default(),
         begin: now(),
-        stopping: Cell::new(false),
-        cut_off: Cell::new(false),
+        stops: Cell::default(),
+        cut_off: RefCell::default(),
         peers_left: Cell::new(0),
         trace: trace.clone(),
     });
@@ -110,7 +124,7 @@ impl World {
     /// What must hold however it went.
     fn check(&self) {
         let ran = self.ran.lock().expect("not poisoned");
-        let mut numbers: Vec<_> = ran.iter().map(|ran| ran.number).collect();
+        let mut numbers = ran.clone();
         numbers.sort_unstable();
         for same in numbers.chunk_by(|a, b| a == b) {
             let most = if peers::is_idempotent(same[0]) { 1 + peers::RETRIES as usize } else { 1 };

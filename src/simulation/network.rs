@@ -1,7 +1,7 @@
 //! Connections in memory that do what networks do: split, delay, stall, cut and reset.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use fastrand::Rng;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::net::stream::Transport;
+use crate::server::stop::Undelivered;
 use crate::time::{Sleep, now};
 
 /// A stall that nobody waits out.
@@ -43,7 +44,7 @@ pub(super) enum Fault {
 impl Weather {
     pub(super) fn fair(rng: &mut Rng) -> Self {
         Self {
-            piece: *rng.choice(&[7, 100, 1000, 1 << 20]).expect("not empty"),
+            piece: *rng.choice(&[50, 1000, 1 << 20]).expect("not empty"),
             delay: Duration::from_micros(rng.u64(0..2000)),
             window: *rng.choice(&[1 << 12, 1 << 16, 1 << 20]).expect("not empty"),
             faults: [None, None],
@@ -77,7 +78,7 @@ impl Weather {
 /// One direction of a connection.
 struct Pipe {
     /// What is on its way or has arrived, and when it does.
-    chunks: VecDeque<(Instant, Vec<u8>)>,
+    chunks: VecDeque<(Instant, VecDeque<u8>)>,
     bytes: usize,
     /// The last byte that will come is in `chunks`.
     end: Option<End>,
@@ -189,7 +190,7 @@ impl Network {
     }
 
     /// The peers to which something is on its way.
-    pub(super) fn undelivered(&self) -> HashSet<SocketAddr> {
+    pub(super) fn undelivered(&self) -> Undelivered {
         let on_its_way = |pipe: &Weak<RefCell<Pipe>>| {
             let pipe = pipe.upgrade()?;
             let last = pipe.borrow().chunks.back().map(|(at, _)| *at)?;
@@ -199,7 +200,7 @@ impl Network {
         let lacking = connections
             .iter()
             .filter(|(_, directions)| on_its_way(&directions.from_server) == Some(true));
-        lacking.map(|(address, _)| *address).collect()
+        lacking.map(|(address, _)| (address.ip(), address.port())).collect()
     }
 }
 
@@ -229,8 +230,6 @@ impl Transport for Stream {
     fn reset_on_close(&self) {
         self.reset_on_close.set(true);
     }
-
-    fn limit_unsent(&self) {}
 }
 
 impl AsyncRead for Stream {
@@ -257,8 +256,7 @@ impl AsyncRead for Stream {
             };
             if *at <= now() {
                 let size = chunk.len().min(buffer.len()).min(this.weather.piece);
-                buffer[..size].copy_from_slice(&chunk[..size]);
-                chunk.drain(..size);
+                chunk.drain(..size).zip(buffer).for_each(|(byte, place)| *place = byte);
                 if chunk.is_empty() {
                     pipe.chunks.pop_front();
                 }
@@ -317,7 +315,7 @@ impl AsyncWrite for Stream {
             }
         }
         let at = pipe.stalled_until.max(now() + this.weather.delay);
-        pipe.chunks.push_back((at, bytes[..size].to_vec()));
+        pipe.chunks.push_back((at, bytes[..size].to_vec().into()));
         pipe.bytes += size;
         pipe.passed += size as u64;
         pipe.reader.take().into_iter().for_each(Waker::wake);

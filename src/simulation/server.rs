@@ -2,6 +2,7 @@
 //! a stop at some time, with or without another start.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::panic_any;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::server::budget::Budget;
 use crate::server::handler::{Closure, Context, Handler, Peer};
 use crate::server::service::{Service, Timeouts};
 use crate::server::session::{Session, Shared};
+use crate::server::stop::Stop;
 use crate::time::Sleep;
 use crate::wire::{Limits, Secret};
 use crate::{RpcError, Value, value};
@@ -24,12 +26,8 @@ use crate::{RpcError, Value, value};
 /// What a handler panics with.
 pub(super) const PANIC: &str = "a simulated panic";
 
-/// A handler that was called.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ran {
-    pub(super) number: u64,
-    pub(super) finished: bool,
-}
+/// More memory than all that happens in a world takes.
+pub(super) const ENOUGH_BYTES: usize = 1 << 29;
 
 /// The options of a world's server.
 #[derive(Clone, Debug)]
@@ -55,12 +53,14 @@ impl Options {
         let drain_timeout = seconds(10);
         Self {
             limits: Limits {
-                max_bytes: *rng.choice(&[300, 5_000, 1 << 24]).expect("not empty"),
-                max_depth: rng.usize(3..20),
-                max_items: rng.usize(20..200),
+                max_bytes: *rng.choice(&[300, 5_000, 1 << 24, 1 << 24]).expect("not empty"),
+                max_depth: 3,
+                max_items: 20,
             },
             max_in_flight: rng.usize(1..20),
-            budget: Budget::new(*rng.choice(&[0, 10_000, 200_000, 1 << 29]).expect("not empty")),
+            budget: Budget::new(
+                *rng.choice(&[0, 300_000, ENOUGH_BYTES, ENOUGH_BYTES]).expect("not empty"),
+            ),
             timeouts: Timeouts {
                 idle: timeouts.idle.filter(|_| rng.bool()),
                 handler: timeouts.handler.filter(|_| rng.bool()),
@@ -97,7 +97,9 @@ impl Server {
             timeouts: options.timeouts,
             metrics: None,
         };
-        let shared = Rc::new(Shared::new(world.deferred.clone()));
+        let network = world.network.clone();
+        let stop = Stop::new(move || network.undelivered());
+        let shared = Rc::new(Shared::new(world.deferred.clone(), stop));
         let service = Arc::new(service);
         (Rc::new(Self { service, shared, open, _serving, stopping }), closed)
     }
@@ -109,7 +111,7 @@ impl Server {
         weather: &Weather,
         is_idle: bool,
         rng: &mut Rng,
-    ) -> network::Stream {
+    ) -> (network::Stream, SocketAddr) {
         let (peer, stream, address) = world.network.connect(weather, rng);
         let context = Peer { address, tls: false, identity: None };
         let context = Context::new(context, self.service.secret.is_some());
@@ -127,11 +129,11 @@ impl Server {
             let _ = stopping.recv().await;
             Sleep::lasting(deadline).await;
             assert!(!is_idle, "an idle connection outlives the drain deadline");
-            of_world.cut_off.set(true);
+            of_world.cut_off.borrow_mut().insert(address);
             of_world.log(|| format!("{address} cut off"));
         };
         world.spawn(served.or(cut));
-        peer
+        (peer, address)
     }
 }
 
@@ -152,7 +154,7 @@ pub(super) fn run(world: &Rc<World>, mut rng: Rng) {
             }
             Sleep::lasting(Duration::from_millis(rng.u64(0..20_000))).await;
             world.log(|| "server stops".to_owned());
-            world.stopping.set(true);
+            world.stops.update(|stops| stops + 1);
             let Some(server) = world.server.take() else { return };
             let shared = server.shared.clone();
             drop(server);
@@ -160,7 +162,7 @@ pub(super) fn run(world: &Rc<World>, mut rng: Rng) {
                 let _ = closed.recv().await;
             };
             let network = &world.network;
-            let stop = shared.stop(|| network.wake_readers(), || network.undelivered());
+            let stop = shared.stop.run(|| network.wake_readers());
             let late = async {
                 // Handlers that run when their sessions are cut off end at the same time.
                 Sleep::lasting(world.options.drain_timeout + Duration::from_secs(1)).await;
@@ -180,15 +182,10 @@ fn handler(world: &World) -> impl Handler {
         let number = message["number"].as_u64().unwrap_or(u64::MAX);
         let size = message["for"].as_u64().unwrap_or_default();
         let action = message["do"].as_str().unwrap_or_default().to_owned();
-        let index = {
-            let mut ran = ran.lock().expect("not poisoned");
-            ran.push(Ran { number, finished: false });
-            ran.len() - 1
-        };
-        let ran = ran.clone();
+        ran.lock().expect("not poisoned").push(number);
         async move {
             let pause = Sleep::lasting(Duration::from_millis(size));
-            let result = match action.as_str() {
+            match action.as_str() {
                 "echo" => Ok(message),
                 "wait" => {
                     pause.await;
@@ -205,9 +202,7 @@ fn handler(world: &World) -> impl Handler {
                     panic_any(PANIC)
                 }
                 _ => std::future::pending().await,
-            };
-            ran.lock().expect("not poisoned")[index].finished = true;
-            result
+            }
         }
     })
 }
