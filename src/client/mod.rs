@@ -174,7 +174,8 @@ impl Client {
     /// Returns this client, with its connections, for calls that may run more than once. If the
     /// connection of such a call ends before the reply, the call is sent again, after a pause of
     /// 50 ms and more, [`idempotent_retries`](Self::idempotent_retries) times at the most, and
-    /// never beyond its `timeout`.
+    /// never beyond its `timeout`. An error then tells of the last attempt; an earlier one may have
+    /// run.
     ///
     /// ```
     /// use arrpc::{Client, Server, value};

@@ -111,10 +111,12 @@ impl Server {
     /// Sets how many bytes of memory messages may take, those of all connections together:
     /// messages that have come in part, values of messages whose handlers run (for the longest
     /// that they can be in memory), and replies that wait. A message for which there is nothing
-    /// left gets an error reply; its connection is closed if the message was not complete.
+    /// left gets an error reply; its connection is closed if the message was not complete. A
+    /// connection whose replies wait for its peer, and find no memory, is reset.
     ///
-    /// Each connection may have 4 KiB beyond that, so that small messages always get through. What
-    /// handlers allocate themselves is not counted.
+    /// Each connection may have 4 KiB beyond that, so that small messages always get through. Not
+    /// counted are what handlers allocate themselves, messages in a [`blocking`](crate::blocking())
+    /// handler that has timed out, and the state of connections, TLS records on their way included.
     ///
     /// Defaults to 512 MiB, which all servers of the process share that are not given their own.
     pub fn max_memory_bytes(mut self, bytes: usize) -> Self {

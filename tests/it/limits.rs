@@ -3,13 +3,13 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrpc::{Server, Value, value};
 use async_channel::unbounded;
 
 use crate::loopback::{HOST, cert, echo, start};
-use crate::raw::{End, Raw};
+use crate::raw::{End, PATIENCE, Raw};
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -41,10 +41,10 @@ fn a_silent_connection_has_no_deadline_but_for_its_messages() {
 
 #[test]
 fn the_deadline_of_a_message_begins_with_its_own_first_byte() {
-    let server = start(echo().message_timeout(Duration::from_millis(300)));
+    let server = start(echo().message_timeout(Duration::from_secs(1)));
     let mut peer = Raw::connect(server.local_addr());
-    // Never without an unfinished message, for twice the time that one may take.
-    for _ in 0..12 {
+    // Never without an unfinished message, for longer than one may take.
+    for _ in 0..24 {
         peer.send(b"\xa1");
         thread::sleep(SOON); // the time itself is what is tested
         peer.send(b"x");
@@ -142,7 +142,7 @@ fn connections_beyond_the_limit_wait_for_a_place() {
     third.0.set_read_timeout(Some(SOON)).expect("a socket");
     let early = third.0.read(&mut [0]).expect_err("it waits");
     assert!(matches!(early.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{early}");
-    third.0.set_read_timeout(Some(crate::raw::PATIENCE)).expect("a socket");
+    third.0.set_read_timeout(Some(PATIENCE)).expect("a socket");
     drop(first);
     third.expect(b"\x03");
     second.send(b"\x02");
@@ -164,8 +164,10 @@ fn connections_beyond_the_limit_are_told_so_where_they_are_to_be_refused() {
     }
     first.finish();
     first.expect_end(End::Closed);
+    let begin = Instant::now();
     loop {
-        // The place is free a moment behind the end that the peer sees.
+        assert!(begin.elapsed() < PATIENCE, "the place is not given back");
+        // It is free a moment behind the end that the peer sees.
         let mut next = Raw::connect(server.local_addr());
         next.send(b"\x02");
         let mut reply = [0];
@@ -248,7 +250,9 @@ fn connections_that_end_give_back_what_they_held() {
     for _ in 0..50 {
         Raw::connect(server.local_addr()).send(&large[..150_000]); // half of it, and away
     }
+    let begin = Instant::now();
     loop {
+        assert!(begin.elapsed() < PATIENCE, "the memory is not given back");
         // Until the last of them is gone: a refused message ends its connection.
         let mut peer = Raw::connect(server.local_addr());
         let mut reply = vec![0; large.len()];
