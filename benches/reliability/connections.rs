@@ -1,0 +1,4 @@
+//! x
+use crate::verdict::{Failure, Scale};
+pub(crate) fn run(_: Scale) -> Result<(), Failure> { Ok(()) }
+pub(crate) fn hold(_: &[&str]) {}
