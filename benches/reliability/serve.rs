@@ -48,6 +48,7 @@ pub(crate) fn run(options: &[&str]) {
         server = match name {
             "port" | "handler" => server,
             "threads" => server.threads(number(value)),
+            "debug" => server.debug(),
             "tls" => server.tls(certificate("server.crt"), certificate("server.key")),
             "auth_secret" => server.auth_secret(value),
             "max_memory_bytes" => server.max_memory_bytes(number(value)),

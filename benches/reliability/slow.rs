@@ -59,7 +59,7 @@ pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
         marks.check(last <= deadline + TOLERANCE, || {
             format!("{name}: the last was cut off after {last:?}")
         });
-        marks.check(first >= deadline / 2, || {
+        marks.check(first >= deadline, || {
             format!("{name}: the first was cut off after {first:?}")
         });
     }
@@ -133,13 +133,9 @@ async fn stay_silent(mut stream: Async<TcpStream>) -> Duration {
 /// Sends requests until it cannot, and waits for the end.
 async fn never_read(mut stream: Async<TcpStream>) -> Duration {
     let message = [&b"\xc6\x00\x01\x00\x00"[..], &[0; 0x1_0000]].concat();
-    let mut progress = Instant::now();
-    loop {
-        for piece in message.chunks(4096) {
-            if stream.write_all(piece).await.is_err() {
-                return progress.elapsed();
-            }
-            progress = Instant::now();
-        }
-    }
+    // The buffers are full some milliseconds behind the start. Not from the last progress on: what
+    // the kernel of the peer has taken trickles out while the server's end is stuck already.
+    let start = Instant::now();
+    while stream.write_all(&message).await.is_ok() {}
+    start.elapsed()
 }
