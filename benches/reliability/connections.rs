@@ -28,7 +28,9 @@ const THREADS: usize = 4;
 
 pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
     let mut marks = Marks::default();
-    println!("connections      opened in s  answered twice  memory before MiB  idle MiB  each bytes");
+    println!(
+        "connections      opened in s  answered twice  memory before MiB  idle MiB  each bytes"
+    );
     for (name, transport, max_bytes) in
         [("plain", "plain", MAX_PLAIN_BYTES), ("TLS 1.3", "tls", MAX_TLS_BYTES)]
     {

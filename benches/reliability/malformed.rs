@@ -1,6 +1,6 @@
-//! A flood of malformed messages beside one good client, which must not notice more of it than of
+//! A million malformed messages beside one good client, which must not notice more of them than of
 //! as many good messages. The flood comes from a process of its own, with four connections at a
-//! time and as fast as it can: on a machine with few processors they are what all wait for.
+//! time and as fast as it can: on a machine with few processors those are what all wait for.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ const SECRET: &str = "secret";
 /// Messages on one connection, of which the last one ends it.
 const BURST: usize = 16;
 
-/// Connections at a time. In all there are as many as there are bursts: 62,500 a million messages.
+/// Connections at a time. In all there are as many as there are bursts: 62,500 for the million
+/// malformed messages of a full run, and as many again for the good ones.
 const THREADS: usize = 4;
 
 /// All loads take turns, so that a noisy machine disturbs them alike.
@@ -55,7 +56,7 @@ fn measure(secret: Option<&str>, niceness: i32, scale: Scale, marks: &mut Marks)
     let message = secret.map_or(MESSAGE.to_vec(), |_| seal(MESSAGE));
     let secrecy = if secret.is_some() { "secret" } else { "no secret" };
     let what = format!("{secrecy}, nice {niceness}");
-    let count = scale.pick(250_000, 10_000);
+    let count = scale.pick(62_500, 5_000);
     let flood = |seed, content| Flood { niceness, count, seed, content, signed: secret.is_some() };
 
     // The first messages of each kind make the process grow to its size.
@@ -143,7 +144,9 @@ pub(crate) fn flood(options: &[&str]) {
         .map(|thread| {
             let mut rng = Rng::with_seed(seed * THREADS as u64 + thread as u64);
             thread::spawn(move || {
-                (0..bursts).filter(|_| send_burst(address, content, signed, &mut rng).is_err()).count()
+                (0..bursts)
+                    .filter(|_| send_burst(address, content, signed, &mut rng).is_err())
+                    .count()
             })
         })
         .collect();
@@ -153,12 +156,7 @@ pub(crate) fn flood(options: &[&str]) {
 
 /// Opens a connection for some malformed messages, and reads what comes back to its end. Fails if
 /// there is none.
-fn send_burst(
-    server: SocketAddr,
-    content: Content,
-    signed: bool,
-    rng: &mut Rng,
-) -> io::Result<()> {
+fn send_burst(server: SocketAddr, content: Content, signed: bool, rng: &mut Rng) -> io::Result<()> {
     let mut stream = peers::connect(server, 1 + rng.usize(0..peers::SOURCES - 1))?;
     let mut messages = Vec::with_capacity(4096);
     let end = match content {

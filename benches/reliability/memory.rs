@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arrpc::Value;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
 use socket2::Socket;
@@ -19,7 +20,7 @@ use crate::verdict::{Failure, Marks, Scale};
 const MESSAGE_BYTES: usize = 4 << 20;
 
 /// Just below `max_items`.
-const ITEMS: u32 = 1_048_000;
+const ITEMS: usize = 1_048_000;
 
 /// What the process may take beyond its budget: for its threads' buffers, the reply that is being
 /// made, and what the allocator keeps.
@@ -34,7 +35,10 @@ pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
     let budgets = scale.pick(&[512, 128][..], &[128][..]);
     let mut marks = Marks::default();
     println!("{peers} connections at once, 4 MiB each; memory in MiB");
-    println!("budget  message            answered  refused  neither  base  peak - base  {} s later", settled.as_secs());
+    println!(
+        "budget  message            answered  refused  neither  base  peak - base  {} s later",
+        settled.as_secs()
+    );
     for &budget in budgets {
         for (name, message) in messages() {
             measure(budget, name, &message.into(), peers, settled, &mut marks);
@@ -57,8 +61,7 @@ fn measure(
     let base = server.memory();
     let answers = send_all(server.address, message, peers);
     let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
-    let [answered, refused, neither] =
-        [Answer::Reply, Answer::NoMemory, Answer::None].map(count);
+    let [answered, refused, neither] = [Answer::Reply, Answer::NoMemory, Answer::None].map(count);
     let peak = server.peak_memory() - base;
     let small = serve_small(server.address);
     thread::sleep(settled);
@@ -148,30 +151,36 @@ fn serve_small(server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// The dearest messages of [`MESSAGE_BYTES`].
+/// The dearest messages of [`MESSAGE_BYTES`], in MessagePack's shortest form: so is the echo.
 fn messages() -> [(&'static str, Vec<u8>); 5] {
-    // An array of as many values as there may be, and a bin for the bytes that are left.
-    let array = |item: &[u8], values: u32| {
-        let count = ITEMS / values;
-        let mut message = vec![0xdd];
-        message.extend_from_slice(&(count + 1).to_be_bytes());
-        message.extend(item.repeat(count as usize));
-        fill(message)
+    // As many values as there may be, and a bin for the bytes that are left.
+    let array = |item: Value, values: usize| {
+        let mut items = vec![item; ITEMS / values];
+        items.push(Value::Nil);
+        let filler = MESSAGE_BYTES - packed(&items).len();
+        items.pop();
+        items.push(filler_of(filler));
+        packed(&items)
     };
-    let nested = [&[0x91; 100][..], &[0xc0]].concat();
+    let nested = (0..100).fold(Value::Nil, |inner, _| Value::Array(vec![inner]));
+    let map = Value::Map(vec![(Value::Nil, Value::Nil)]);
     [
-        ("one bin", fill(Vec::new())),
-        ("[\"x\", ..]", array(b"\xa1x", 1)),
-        ("[[[..]], ..]", array(&nested, 101)),
-        ("[{nil: nil}, ..]", array(b"\x81\xc0\xc0", 3)),
-        ("[\"xyz\", ..]", array(b"\xa3xyz", 1)),
+        ("one bin", array(Value::Nil, ITEMS)),
+        ("[\"x\", ..]", array("x".into(), 1)),
+        ("[[[..]], ..]", array(nested, 101)),
+        ("[{nil: nil}, ..]", array(map, 3)),
+        ("[\"xy\", ..]", array("xy".into(), 1)),
     ]
 }
 
-fn fill(mut message: Vec<u8>) -> Vec<u8> {
-    let rest = MESSAGE_BYTES.saturating_sub(message.len() + 5);
-    message.push(0xc6);
-    message.extend_from_slice(&(rest as u32).to_be_bytes());
-    message.resize(message.len() + rest, 0xff);
-    message
+/// A bin that takes one byte less than `bytes`: no Python peer is to hang, so a message of a
+/// multiple of 4,096 bytes comes back with another length.
+fn filler_of(bytes: usize) -> Value {
+    Value::Binary(vec![0xff; bytes - 5])
+}
+
+fn packed(items: &[Value]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, &items.to_vec().into()).expect("writing to a Vec");
+    bytes
 }

@@ -148,12 +148,6 @@ impl Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bytes(pub(crate) i64);
 
-impl Bytes {
-    pub(crate) fn mebibytes(number: i64) -> Self {
-        Self(number << 20)
-    }
-}
-
 impl Sub for Bytes {
     type Output = Self;
 

@@ -26,9 +26,9 @@ pub(crate) fn run(options: &[&str]) {
     let port = value("port").map_or(0, |port| port.parse().expect("a port"));
     let mut server = match value("handler").unwrap_or("echo") {
         "echo" => Server::new(HOST, port, |message| message),
-        "length" => Server::new(HOST, port, |message: Value| {
-            message.as_array().map_or(0, Vec::len) as u64
-        }),
+        "length" => {
+            Server::new(HOST, port, |message: Value| message.as_array().map_or(0, Vec::len) as u64)
+        }
         "hold" => Server::new(HOST, port, |message: Value| async {
             smol::Timer::after(HOLD).await;
             message

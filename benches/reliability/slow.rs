@@ -43,10 +43,9 @@ pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
 
     let mut marks = Marks::default();
     println!("peers                      deadline s  cut after s (first, last)");
-    for (name, cuts, deadline) in [
-        ("half a message", silent, MESSAGE_TIMEOUT),
-        ("never read", unread, WRITE_TIMEOUT),
-    ] {
+    for (name, cuts, deadline) in
+        [("half a message", silent, MESSAGE_TIMEOUT), ("never read", unread, WRITE_TIMEOUT)]
+    {
         let (first, last) = (cuts.iter().min(), cuts.iter().max());
         let [first, last] = [first, last].map(|cut| cut.copied().unwrap_or_default());
         println!(
@@ -59,9 +58,7 @@ pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
         marks.check(last <= deadline + TOLERANCE, || {
             format!("{name}: the last was cut off after {last:?}")
         });
-        marks.check(first >= deadline, || {
-            format!("{name}: the first was cut off after {first:?}")
-        });
+        marks.check(first >= deadline, || format!("{name}: the first was cut off after {first:?}"));
     }
     match good {
         Ok(good) => println!(
