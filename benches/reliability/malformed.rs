@@ -56,7 +56,7 @@ fn measure(secret: Option<&str>, niceness: i32, scale: Scale, marks: &mut Marks)
     let message = secret.map_or(MESSAGE.to_vec(), |_| seal(MESSAGE));
     let secrecy = if secret.is_some() { "secret" } else { "no secret" };
     let what = format!("{secrecy}, nice {niceness}");
-    let count = scale.pick(62_500, 5_000);
+    let count = scale.pick(250_000, 5_000);
     let flood = |seed, content| Flood { niceness, count, seed, content, signed: secret.is_some() };
 
     // The first messages of each kind make the process grow to its size.
