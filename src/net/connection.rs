@@ -68,6 +68,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.input.unread()
     }
 
+    /// Forgets the bytes that arrived and belong to no message yet. No message can be found behind
+    /// that.
+    pub(crate) fn discard_unread(&mut self) {
+        self.input.start = self.input.end;
+    }
+
     /// Takes the next complete message out of what has arrived; `None` if there is none.
     #[inline]
     pub(crate) fn next_message(

@@ -229,6 +229,10 @@ impl<S: Transport> Session<S> {
                 Poll::Pending => ready!(self.wait_for_message(context)),
             }
         }
+        if self.ending.is_none() {
+            // What the last read has brought is refused now, or not at all.
+            let _ = self.has_memory_to_read();
+        }
         self.shared.deferred.push(context.waker().clone());
         Poll::Pending
     }
@@ -272,6 +276,7 @@ impl<S: Transport> Session<S> {
         }
         let account = Account::open(self.connection.unread().len(), self.metrics.is_some());
         self.refuse(Refusal::NoMemory { limit: self.service.budget.limit() }, account);
+        self.connection.discard_unread();
         self.ending = Some(Ending::Refused);
         false
     }
