@@ -136,6 +136,7 @@ impl Request {
 pub(super) fn run(world: &Rc<World>, rng: &mut Rng) {
     let mut next_number = 1;
     probe(world, rng);
+    idler(world, rng);
     for _ in 0..rng.u32(0..3) {
         clients(world, &mut next_number, rng);
     }
@@ -268,6 +269,21 @@ fn probe(world: &Rc<World>, rng: &mut Rng) {
             }
             Sleep::lasting(Duration::from_millis(rng.u64(0..1000))).await;
         }
+    });
+}
+
+/// A good peer that connects, and says nothing: a stop ends it, or its deadline.
+fn idler(world: &Rc<World>, rng: &mut Rng) {
+    let (world, mut rng) = (world.clone(), rng.fork());
+    spawn(&world.clone(), async move {
+        let weather = Weather::fair(&mut rng);
+        let server = world.server.borrow().clone().expect("it has started");
+        let (mut stream, _) = server.accept(&world, &weather, true, &mut rng);
+        drop(server);
+        let end = stream.read(&mut [0]).await;
+        assert!(end.is_err(), "G6: not a reset but {end:?}");
+        let stopping = now() - world.stop_began.get().unwrap_or_else(now);
+        assert!(stopping < Duration::from_secs(1), "G6: idle for {stopping:?} in a stop");
     });
 }
 

@@ -19,7 +19,7 @@ use crate::server::handler::{Closure, Context, Handler, Peer};
 use crate::server::service::{Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
-use crate::time::Sleep;
+use crate::time::{Sleep, now};
 use crate::wire::{Limits, Secret};
 use crate::{RpcError, Value, value};
 
@@ -155,6 +155,7 @@ pub(super) fn run(world: &Rc<World>, mut rng: Rng) {
             Sleep::lasting(Duration::from_millis(rng.u64(0..20_000))).await;
             world.log(|| "server stops".to_owned());
             world.stops.update(|stops| stops + 1);
+            world.stop_began.set(world.stop_began.get().or_else(|| Some(now())));
             let Some(server) = world.server.take() else { return };
             let shared = server.shared.clone();
             drop(server);
