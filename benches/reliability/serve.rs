@@ -1,9 +1,11 @@
 //! The server under measurement: prints its process and address, serves until its standard input
-//! ends, stops gracefully, and prints the numbers that it handled if it was to remember them.
+//! ends, stops gracefully, and prints what its handler was to remember.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrpc::{Server, Value};
 
@@ -14,10 +16,12 @@ const HOLD: Duration = Duration::from_millis(20);
 
 const HOST: &str = "127.0.0.1";
 
-/// `port=0 handler=echo|length|hold|log threads=2 tls` and limits by their setters' names, with
-/// times in milliseconds.
+/// `port=0 handler=echo|length|hold|log|last threads=2 tls` and limits by their setters' names, with
+/// times in milliseconds. `log` remembers the numbers that it gets, `last` the time of the last
+/// message of each peer.
 pub(crate) fn run(options: &[&str]) {
     let handled = Arc::<Mutex<Vec<u64>>>::default();
+    let last = Arc::<Mutex<HashMap<SocketAddr, SystemTime>>>::default();
     let value = |name: &str| {
         let pairs = options.iter().filter_map(|option| option.split_once('='));
         pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
@@ -37,6 +41,13 @@ pub(crate) fn run(options: &[&str]) {
             let handled = handled.clone();
             Server::new(HOST, port, move |message: Value| {
                 handled.lock().expect("no panics").extend(message.as_u64());
+                message
+            })
+        }
+        "last" => {
+            let last = last.clone();
+            Server::with_context(HOST, port, move |message, context| {
+                last.lock().expect("no panics").insert(context.peer_addr(), SystemTime::now());
                 message
             })
         }
@@ -67,6 +78,10 @@ pub(crate) fn run(options: &[&str]) {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for number in handled.lock().expect("no panics").iter() {
         writeln!(out, "{number}").expect("somebody reads it");
+    }
+    for (peer, time) in last.lock().expect("no panics").iter() {
+        let time = time.duration_since(UNIX_EPOCH).expect("it is later");
+        writeln!(out, "{peer} {}", time.as_micros()).expect("somebody reads it");
     }
     out.flush().expect("somebody reads it");
 }
