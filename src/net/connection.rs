@@ -96,22 +96,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     #[inline]
     pub(crate) fn memory_to_read(&self) -> usize {
         match self.input.growth(self.finder.at_least()) {
-            Some(larger) => larger,
+            Some(larger) => with_holes(larger),
             None if self.unread().len() <= MAX_COPIED_BYTES => self.unread().len(),
-            None => self.input.bytes.len(),
+            None => with_holes(self.input.bytes.len()),
         }
     }
 
     /// The memory of a read buffer that is larger than those that are lent.
     #[inline]
     pub(crate) fn large_input(&self) -> usize {
-        if self.input.bytes.len() > READ_BUFFER_BYTES { self.input.bytes.len() } else { 0 }
+        let size = self.input.bytes.len();
+        if size > READ_BUFFER_BYTES { with_holes(size) } else { 0 }
     }
 
     /// The memory that the connection keeps while it waits, but for some hundred bytes.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        self.input.bytes.capacity() + self.output.capacity()
+        with_holes(self.input.bytes.capacity()) + self.output.capacity()
     }
 
     /// Reads once from the stream. `Ok(0)` is the end of the stream.
@@ -225,6 +226,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.finder = FrameFinder::new(); // lets go of what nested containers made it allocate
         }
     }
+}
+
+/// What a read buffer of this size takes from the process: the smaller ones that it grew out of
+/// have left holes, of which others fill some. A thousand that grew to 4 MiB at once took a tenth to
+/// a fifth more than their sizes with glibc's allocator.
+#[inline]
+fn with_holes(size: usize) -> usize {
+    if size > READ_BUFFER_BYTES { size + size / 2 } else { size }
 }
 
 /// A worker's one pair of buffers, lent to the connection that is at work: an idle connection owns
