@@ -53,14 +53,26 @@ pub(crate) fn value(text: &str) -> Result<Value, String> {
 
 /// Reads a number of seconds, with or without decimals.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| "write seconds, such as 5 or 0.5".to_owned())
+    let seconds: f64 = text.parse().map_err(|_| "write seconds, such as 5 or 0.5".to_owned())?;
+    if seconds.is_nan() || seconds < 0.0 {
+        return Err("write seconds, such as 5 or 0.5".to_owned());
+    }
+    // More than a `Duration` can hold is no limit.
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// Reads a whole number, 1 at least.
+pub(crate) fn count<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(count) if count >= T::from(1) => Ok(count),
+        _ => Err("write a whole number, 1 at least, such as 1024".to_owned()),
+    }
 }
 
 /// Reads a number of seconds for what must be able to come to an end in time.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
-        Duration::ZERO => Err("write more than 0, or leave it out".to_owned()),
+        Duration::ZERO => Err("write more than 0; inf is no limit".to_owned()),
         timeout => Ok(timeout),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     con_max_retries: u32,
 
     /// How often to send the message again if its connection ends before the reply: only for
-    /// messages that may run more than once
+    /// messages that may run more than once; ten times at the most
     #[arg(long, value_name = "N", default_value_t = 0)]
     idempotent_retries: u32,
 
@@ -59,26 +59,30 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
 
-    /// Bytes that the reply may have
-    #[arg(long, value_name = "N", default_value_t = 64 << 20, help_heading = "Limits")]
+    /// Bytes that the reply may have; the default is 64 MiB
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64 << 20, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_message_bytes: usize,
 
     /// How deep arrays and maps in the reply may be nested, 1024 at most
-    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 128, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_depth: usize,
 
-    /// Values that the reply may hold in all
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, help_heading = "Limits")]
+    /// Values that the reply may hold in all, a map entry is two
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1 << 20, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_items: usize,
 
     /// How long the TLS handshake may take
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "5")]
-    #[arg(allow_negative_numbers = true, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
     tls_handshake_timeout: Duration,
 
-    /// How long the connection is silent before the system asks whether the server still exists
+    /// How long the connection is silent before the system asks whether the server still exists,
+    /// 1 to 32767
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "60")]
-    #[arg(allow_negative_numbers = true, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
     tcp_keepalive: Duration,
 }
 

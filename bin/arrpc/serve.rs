@@ -56,39 +56,48 @@ pub(crate) struct Arguments {
     metrics_host: Option<String>,
 
     /// Threads that serve connections [default: one for each processor]
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     threads: Option<usize>,
 
-    /// Bytes that a message may have
-    #[arg(long, value_name = "N", default_value_t = 16 << 20, help_heading = "Limits")]
+    /// Bytes that a message may have; the default is 16 MiB
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 16 << 20, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_message_bytes: usize,
 
     /// How deep arrays and maps in a message may be nested, 1024 at most
-    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 128, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_depth: usize,
 
-    /// Values that a message may hold in all
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, help_heading = "Limits")]
+    /// Values that a message may hold in all, a map entry is two
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1 << 20, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_items: usize,
 
     /// Requests of one connection that are handled at once
-    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_in_flight: usize,
 
-    /// Bytes of memory that the messages of all connections may take together
-    #[arg(long, value_name = "N", default_value_t = 512 << 20, help_heading = "Limits")]
+    /// Bytes of memory that the messages of all connections may take together; the
+    /// default is 512 MiB
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 512 << 20, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_memory_bytes: usize,
 
-    /// Connections that may be open at once; further ones wait
-    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Limits")]
+    /// Connections that may be open at once, or fewer if `ulimit -n` allows no more; further ones wait
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 10_000, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     max_connections: usize,
 
-    /// Refuse further connections at once
+    /// Refuse further connections at once, with an error [default: they wait]
     #[arg(long, help_heading = "Limits")]
     refuse_excess_connections: bool,
 
     /// Connections that the system keeps until they are accepted
-    #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = argument::count::<u32>, default_value_t = 1024, help_heading = "Limits")]
+    #[arg(allow_negative_numbers = true)]
     backlog: u32,
 
     /// How long a TLS handshake may take
@@ -116,7 +125,8 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
     drain_timeout: Duration,
 
-    /// How long a connection is silent before the system asks whether its client still exists
+    /// How long a connection is silent before the system asks whether its client still exists,
+    /// 1 to 32767
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "60")]
     #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
     tcp_keepalive: Duration,
@@ -138,10 +148,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
     Ok(smol::block_on(async {
         signals.next().await;
+        let at_most = match arguments.drain_timeout {
+            Duration::MAX => String::new(),
+            timeout => format!(", after {} s at most", timeout.as_secs_f64()),
+        };
         say(&format!(
-            "stopping once accepted requests are finished, after {:?} at most; \
-             a second signal ends it at once",
-            arguments.drain_timeout
+            "stopping once accepted requests are finished{at_most}; a second signal ends it at once"
         ));
         server.stop();
         let stopped = async {

@@ -48,8 +48,14 @@ impl OpenClient {
         if options.max_connections == 0 {
             return config("max_connections must be 1 at least");
         }
-        if options.limits.max_bytes == 0 || options.limits.max_items == 0 {
-            return config("max_message_bytes and max_items must be 1 at least");
+        if options.limits.max_bytes == 0 {
+            return config("max_message_bytes must be 1 at least");
+        }
+        if options.limits.max_items == 0 {
+            return config("max_items must be 1 at least");
+        }
+        if options.limits.max_depth == 0 {
+            return config("max_depth must be 1 at least");
         }
         if options.limits.max_depth > MAX_MAX_DEPTH {
             return config("max_depth must be 1024 at most");

@@ -53,7 +53,9 @@ impl Limits {
         let timeouts = &self.timeouts;
         let zero = [
             ("max_message_bytes", self.message.max_bytes == 0),
+            ("max_depth", self.message.max_depth == 0),
             ("max_items", self.message.max_items == 0),
+            ("max_memory_bytes", self.max_memory_bytes == Some(0)),
             ("max_in_flight", self.max_in_flight == 0),
             ("max_connections", self.max_connections == 0),
             ("backlog", self.backlog == 0),
@@ -90,7 +92,7 @@ impl Server {
         self
     }
 
-    /// Sets how deep arrays and maps in a message may be nested, 1,024 at most. A deeper one gets
+    /// Sets how deep arrays and maps in a message may be nested, 1 to 1,024. A deeper one gets
     /// an error reply, and its connection is closed.
     ///
     /// Defaults to 128.

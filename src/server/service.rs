@@ -100,8 +100,8 @@ impl Refusal {
             Self::InvalidSignature => Reply::Auth(INVALID_SIGNATURE.to_owned()),
             Self::NoSecret => Reply::Auth(NO_SECRET.to_owned()),
             Self::NoMemory { limit } => Reply::Rpc(format!(
-                "The server has no memory left for the message, try again later \
-                 (max_memory_bytes {limit})"
+                "The server has no memory left for the message (max_memory_bytes {limit}), \
+                 try again later, or send less at once"
             )),
             Self::TimedOut { after } => {
                 Reply::Rpc(format!("The message did not arrive within {after:?} (message_timeout)"))

@@ -32,8 +32,8 @@ use crate::wire::reply::Reply;
 /// Reads per wake before other connections have their turn.
 const TURNS_PER_WAKE: usize = 4;
 
-/// Bytes of messages per wake before other connections have their turn: some milliseconds of work
-/// beside that of the handlers, for messages that take as much as they can, a nil in each byte.
+/// Bytes of messages per wake before other connections have their turn: a millisecond of work
+/// beside that of the handlers.
 const BYTES_PER_WAKE: usize = 64 * 1024;
 
 /// Unwritten replies beyond which a session writes before it handles more.
@@ -45,6 +45,9 @@ const MAX_REFUSED_SIGNATURES: u32 = 3;
 /// What a message takes of a session's share at the least: a call of the handler costs more than
 /// the bytes of a small one, so that there are a thousand calls in a wake at the most.
 const MIN_SHARE_BYTES: usize = 64;
+
+/// What each of its values takes: as much time as so many bytes of a text.
+const SHARE_BYTES_PER_VALUE: usize = 8;
 
 /// What the sessions of one worker share.
 pub(crate) struct Shared {
@@ -323,7 +326,8 @@ impl<S: Transport> Session<S> {
                     break;
                 }
             };
-            self.share = self.share.saturating_sub(message.bytes.len().max(MIN_SHARE_BYTES));
+            let cost = message.bytes.len() + SHARE_BYTES_PER_VALUE * message.items;
+            self.share = self.share.saturating_sub(cost.max(MIN_SHARE_BYTES));
             self.messages += 1;
             let mut account = Account::open(message.bytes.len(), timed);
             let received = self.service.open(message).and_then(|message| {

@@ -414,6 +414,7 @@ fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
         let pauses = rng.u32(0..3) == 0;
         let finishes = rng.bool();
         let reads = rng.u32(0..4) > 0;
+        let sent = bytes.len();
         let last_write = Cell::new(now());
         let write = async {
             let mut bytes = bytes.as_slice();
@@ -454,7 +455,10 @@ fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
         if reads && !foul && items.iter().all(Item::is_quick) {
             let limit = items.last().and_then(|last| last.time_to_end(&world, finishes));
             let took = now() - last_write.get();
-            let in_time = limit.is_none_or(|limit| took < limit + Duration::from_secs(5));
+            // A window of bytes is on its way at a time.
+            let windows = (received.len() + sent) / weather.window + 2;
+            let way = weather.delay * windows as u32 + Duration::from_secs(1);
+            let in_time = limit.is_none_or(|limit| took < limit + way);
             assert!(in_time, "G4: the connection was open for {took:?}, not {limit:?}");
         }
         if reads && !foul && world.has_memory() && !world.is_cut_off(&[peer]) {

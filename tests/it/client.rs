@@ -110,7 +110,7 @@ fn options_that_cannot_work_fail_the_call_and_say_why() {
     check(client().con_max_retries(0), "con_max_retries must be 1 at least");
     check(client().max_connections(0), "max_connections must be 1 at least");
     check(client().max_depth(1025), "max_depth must be 1024 at most");
-    check(client().max_items(0), "max_message_bytes and max_items must be 1 at least");
+    check(client().max_items(0), "must be 1 at least");
     check(client().timeout(Duration::ZERO), "timeout is zero");
     check(client().auth_secret(""), "auth_secret is empty");
 }

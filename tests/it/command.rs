@@ -153,7 +153,7 @@ fn arguments_that_cannot_work_are_exit_code_2() {
         (to(&["--tmeout"]), "a similar argument exists: '--timeout'"),
         (to(&["--timeout", "soon"]), "write seconds, such as 5 or 0.5"),
         (to(&["--timeout", "-1"]), "write seconds, such as 5 or 0.5"),
-        (to(&["--timeout", "0"]), "write more than 0, or leave it out"),
+        (to(&["--timeout", "0"]), "write more than 0; inf is no limit"),
         (to(&["--con-max-retries", "0"]), "con_max_retries must be 1 at least"),
         (to(&["--tls-cert", "a", "--tls"]), "--tls-key <FILE>"),
         (to(&["--tls-key", "a", "--tls"]), "--tls-cert <FILE>"),
@@ -167,9 +167,11 @@ fn arguments_that_cannot_work_are_exit_code_2() {
         (vec!["serve", "--tls-key", "a"], "--tls-cert <FILE>"),
         (vec!["serve", "--tls-client-ca", "a"], "--tls-cert <FILE>"),
         (vec!["serve", "--auth-secret-file", empty.path()], "is empty: anyone could sign"),
-        (vec!["serve", "--drain-timeout", "inf"], "write seconds"),
+        (vec!["serve", "--drain-timeout", "nan"], "write seconds"),
+        (vec!["serve", "--threads", "-1"], "write a whole number, 1 at least"),
+        (vec!["serve", "--max-items", "16MiB"], "write a whole number, 1 at least"),
         (vec!["serve", "--max-depth", "1025"], "max_depth must be 1024 at most"),
-        (vec!["serve", "--threads", "0"], "threads must be 1 at least"),
+        (vec!["serve", "--threads", "0"], "write a whole number, 1 at least"),
     ] {
         run(arrpc(&arguments), "").check(2, &[text]);
     }

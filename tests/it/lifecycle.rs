@@ -49,6 +49,8 @@ fn options_that_cannot_work_are_refused_at_the_start() {
     check(server().max_depth(1025), "max_depth must be 1024 at most");
     check(server().max_message_bytes(0), "max_message_bytes must be 1 at least");
     check(server().max_items(0), "max_items must be 1 at least");
+    check(server().max_depth(0), "max_depth must be 1 at least");
+    check(server().max_memory_bytes(0), "max_memory_bytes must be 1 at least");
     check(server().max_connections(0), "max_connections must be 1 at least");
     check(server().backlog(0), "backlog must be 1 at least");
     check(server().tls_handshake_timeout(Duration::ZERO), "tls_handshake_timeout is zero");

@@ -185,8 +185,8 @@ fn connections_beyond_the_limit_are_told_so_where_they_are_to_be_refused() {
 
 #[test]
 fn a_message_for_which_there_is_no_memory_is_answered_with_the_limit() {
-    let text = "arrpc.error.RpcException: The server has no memory left for the message, \
-                try again later (max_memory_bytes 200000)";
+    let text = "arrpc.error.RpcException: The server has no memory left for the message \
+                (max_memory_bytes 200000), try again later, or send less at once";
     let server = start(echo().max_memory_bytes(200_000));
     let mut peer = Raw::connect(server.local_addr());
     // Its end has come before it is refused: the connection is good for more.
@@ -227,8 +227,8 @@ fn small_messages_get_through_when_large_ones_have_taken_the_memory() {
     let mut refused = Raw::connect(server.local_addr());
     refused.send(&message);
     refused.expect_text(
-        "arrpc.error.RpcException: The server has no memory left for the message, \
-         try again later (max_memory_bytes 400000)",
+        "arrpc.error.RpcException: The server has no memory left for the message \
+         (max_memory_bytes 400000), try again later, or send less at once",
     );
     let client = arrpc::blocking::Client::new(HOST, server.local_addr().port());
     let small = value!({"a": [1, 2, 3]});
@@ -284,7 +284,7 @@ fn every_limit_that_is_hit_is_counted() {
     hit(server().message_timeout(SOON), b"\xa3fo");
     hit(server().idle_timeout(SOON), b"");
     hit(server().handler_timeout(SOON), b"\x07");
-    hit(server().max_memory_bytes(0), &[&b"\xdc\x10\x00"[..], &[0xc0; 0x1000]].concat());
+    hit(server().max_memory_bytes(1), &[&b"\xdc\x10\x00"[..], &[0xc0; 0x1000]].concat());
     let unread = [&b"\xc6\x00\xf0\x00\x00"[..], &vec![0; 0xf0_0000]].concat();
     let unreading = start(server().write_timeout(SOON));
     let mut peer = Raw::connect(unreading.local_addr());
