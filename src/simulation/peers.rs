@@ -277,7 +277,7 @@ fn idler(world: &Rc<World>, rng: &mut Rng) {
     let (world, mut rng) = (world.clone(), rng.fork());
     spawn(&world.clone(), async move {
         let weather = Weather::fair(&mut rng);
-        let server = world.server.borrow().clone().expect("it has started");
+        let Some(server) = world.server.borrow().clone() else { return };
         let (mut stream, _) = server.accept(&world, &weather, true, &mut rng);
         drop(server);
         let end = stream.read(&mut [0]).await;
