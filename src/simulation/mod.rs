@@ -45,8 +45,8 @@ struct World {
     begin: Instant,
     /// How often the server was told to stop.
     stops: Cell<u32>,
-    /// When it was told so for the first time.
-    stop_began: Cell<Option<Instant>>,
+    /// When it was told so for the last time.
+    stop_began: Cell<Instant>,
     /// The peers whose connections were cut off by a drain deadline.
     cut_off: RefCell<HashSet<SocketAddr>>,
     peers_left: Cell<usize>,
@@ -110,7 +110,7 @@ fn simulate(seed: u64, trace: &Rc<RefCell<String>>) -> usize {
         ran: Arc::default(),
         begin: now(),
         stops: Cell::default(),
-        stop_began: Cell::default(),
+        stop_began: Cell::new(now()),
         cut_off: RefCell::default(),
         peers_left: Cell::new(0),
         trace: trace.clone(),

@@ -155,7 +155,7 @@ pub(super) fn run(world: &Rc<World>, mut rng: Rng) {
             Sleep::lasting(Duration::from_millis(rng.u64(0..20_000))).await;
             world.log(|| "server stops".to_owned());
             world.stops.update(|stops| stops + 1);
-            world.stop_began.set(world.stop_began.get().or_else(|| Some(now())));
+            world.stop_began.set(now());
             let Some(server) = world.server.take() else { return };
             let shared = server.shared.clone();
             drop(server);
