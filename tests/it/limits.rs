@@ -289,29 +289,23 @@ fn every_limit_that_is_hit_is_counted() {
     let unreading = start(server().write_timeout(SOON));
     let mut peer = Raw::connect(unreading.local_addr());
     while peer.0.write_all(&unread).is_ok() {}
-    {
-        let server = start(server().max_connections(1));
-        let mut first = Raw::connect(server.local_addr());
-        first.send(b"\x01");
-        first.expect(b"\x01");
-        drop(first);
-        let mut second = Raw::connect(server.local_addr());
-        second.send(b"\x01");
-        second.expect(b"\x01");
-    }
-    let text = arrpc::metrics::render();
-    for limit in [
-        "message_timeout",
-        "idle_timeout",
-        "handler_timeout",
-        "max_memory_bytes",
-        "write_timeout",
-        "max_connections",
-    ] {
-        let counted = text.lines().any(|line| {
+    let is_counted = |limit: &str| {
+        let limit = format!("limit=\"{limit}\"");
+        arrpc::metrics::render().lines().any(|line| {
             line.starts_with("arrpc_server_refusals_total{handler_func=\"limited\"")
-                && line.contains(&format!("limit=\"{limit}\""))
-        });
-        assert!(counted, "{limit} is not in {text}");
+                && line.contains(&limit)
+        })
+    };
+    let full = start(server().max_connections(1));
+    let _only = Raw::connect(full.local_addr());
+    let begin = Instant::now();
+    while !is_counted("max_connections") {
+        assert!(begin.elapsed() < PATIENCE, "the server is full");
+        thread::yield_now();
+    }
+    for limit in
+        ["message_timeout", "idle_timeout", "handler_timeout", "max_memory_bytes", "write_timeout"]
+    {
+        assert!(is_counted(limit), "{limit} is not in {}", arrpc::metrics::render());
     }
 }
