@@ -121,8 +121,10 @@ async fn exchange(stream: Async<std::net::TcpStream>, message: &[u8]) -> Answer 
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = reader.read(&mut buffer).await {
             reply.extend_from_slice(&buffer[..read]);
-            // A refusal ends with the limit; the connection may stay open behind it.
-            if reply.len() >= message.len() || reply.starts_with(b"\xd9") && reply.ends_with(b")") {
+            // A refusal is a str of up to 255 bytes; the connection may stay open behind it.
+            let refused =
+                matches!(*reply, [0xd9, length, ref text @ ..] if text.len() >= length.into());
+            if reply.len() >= message.len() || refused {
                 break;
             }
         }
