@@ -5,11 +5,16 @@
 pub(crate) enum Scale {
     /// The one whose figures count.
     Full,
-    /// Some seconds, to see that nothing is broken.
+    /// Some seconds, to see that nothing is broken: on any machine, so that times do not count.
     Small,
 }
 
 impl Scale {
+    /// Whether times count.
+    pub(crate) fn is_timed(self) -> bool {
+        self == Self::Full
+    }
+
     pub(crate) fn pick<T>(self, full: T, small: T) -> T {
         match self {
             Self::Full => full,
