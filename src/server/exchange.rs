@@ -52,7 +52,7 @@ impl Account {
 pub(super) struct Exchange {
     /// The request's number in its connection.
     number: u64,
-    /// `None` once it is done.
+    /// `None` only while it is dropped.
     handler: Option<CatchUnwind<AssertUnwindSafe<Later>>>,
     timeout: Option<(Duration, Sleep)>,
     context: Context,
