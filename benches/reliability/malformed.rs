@@ -1,6 +1,7 @@
-//! A million malformed messages beside one good client, which must not notice more of them than of
-//! as many good messages. The flood comes from a process of its own, with four connections at a
-//! time and as fast as it can: on a machine with few processors those are what all wait for.
+//! A million malformed messages beside one good client, which must hardly notice. The flood comes
+//! from a process of its own, with four connections at a time and as fast as it can: first apart,
+//! on a processor that the good client is not on, as a flood comes from another machine; then
+//! where it likes, when all wait for the processors and not for the server.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use sha2::Sha256;
 
 use crate::lockstep::{Latencies, Lockstep, MESSAGE};
 use crate::peers;
-use crate::process::{Bytes, Process, Server, itself};
+use crate::process::{Bytes, Process, Server, itself, processors, stay_on};
 use crate::verdict::{Failure, Marks, Scale};
 
 const SECRET: &str = "secret";
@@ -31,34 +32,47 @@ const ROUNDS: usize = 4;
 const QUIET: Duration = Duration::from_secs(1);
 const MAX_GROWTH: Bytes = Bytes(16 << 20);
 
-/// How much slower the 99th percentile may be than under a flood of good messages. A small run has
-/// too few requests for more than a look.
+/// How much slower the 99th percentile may be than with a quiet server, if the flood is apart, and
+/// than under a flood of good messages. A small run has too few requests for more than a look.
 const MAX_SLOWDOWN: f64 = 2.0;
 
 pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
     let mut marks = Marks::default();
     println!("the good client's p50/p99 in us; memory in MiB");
     println!(
-        "server     flood's priority  malformed  per s       quiet  good flood   malformed  \
-         /quiet  /good  memory growth"
+        "server     processors  malformed  per s       quiet  good flood   malformed  /quiet  \
+         /good  memory growth"
     );
     for secret in [None, Some(SECRET)] {
-        for niceness in [0, 19] {
-            measure(secret, niceness, scale, &mut marks);
+        for placement in [Placement::Apart, Placement::Shared] {
+            // Of its own, as it may stay on one processor.
+            let measure = || measure(secret, placement, scale, &mut marks);
+            thread::scope(|scope| scope.spawn(measure).join().expect("it does not panic"));
         }
     }
     marks.verdict()
 }
 
-fn measure(secret: Option<&str>, niceness: i32, scale: Scale, marks: &mut Marks) {
-    let option = secret.map(|secret| format!("auth_secret={secret}"));
-    let server = Server::start(&option.as_deref().into_iter().collect::<Vec<_>>());
+fn measure(secret: Option<&str>, placement: Placement, scale: Scale, marks: &mut Marks) {
+    let processors = processors();
+    // As many threads as the flood leaves processors.
+    let (processor, threads) = match placement {
+        Placement::Apart => (Some(processors[0]), (processors.len() - 1).max(1)),
+        Placement::Shared => (None, processors.len()),
+    };
+    let threads = format!("threads={threads}");
+    let secrecy_option = secret.map(|secret| format!("auth_secret={secret}"));
+    let options: Vec<_> = secrecy_option.as_deref().into_iter().chain([&*threads]).collect();
+    let server = Server::start(&options);
+    if placement == Placement::Apart {
+        stay_on(processors[processors.len() - 1]);
+    }
     let address = server.address;
     let message = secret.map_or(MESSAGE.to_vec(), |_| seal(MESSAGE));
     let secrecy = if secret.is_some() { "secret" } else { "no secret" };
-    let what = format!("{secrecy}, nice {niceness}");
+    let what = format!("{secrecy}, processors {placement:?}");
     let count = scale.pick(250_000, 5_000);
-    let flood = |seed, content| Flood { niceness, count, seed, content, signed: secret.is_some() };
+    let flood = |seed, content| Flood { processor, count, seed, content, signed: secret.is_some() };
 
     // The first messages of each kind make the process grow to its size.
     flood(0, Content::Malformed).run(address);
@@ -93,15 +107,28 @@ fn measure(secret: Option<&str>, niceness: i32, scale: Scale, marks: &mut Marks)
     let beyond_quiet = p99(&malformed) / p99(&quiet);
     let beyond_good = p99(&malformed) / p99(&good);
     println!(
-        "{secrecy:10} {:16} {sent:10} {rate:6.0} {quiet:>11} {good:>11} {malformed:>11} \
+        "{secrecy:10} {:10} {sent:10} {rate:6.0} {quiet:>11} {good:>11} {malformed:>11} \
          {beyond_quiet:7.1} {beyond_good:6.1} {growth:>14}",
-        format!("nice {niceness}"),
+        format!("{placement:?}"),
     );
     marks.check(hung == 0, || format!("{what}: {hung} connections had no end"));
     marks.check(growth < MAX_GROWTH, || format!("{what}: memory grew by {growth} MiB"));
+    let is_apart = placement == Placement::Apart;
+    marks.check(!(scale.is_timed() && is_apart) || beyond_quiet <= MAX_SLOWDOWN, || {
+        format!("{what}: p99 is {beyond_quiet:.1} times that of a quiet server")
+    });
     marks.check(!scale.is_timed() || beyond_good <= MAX_SLOWDOWN, || {
         format!("{what}: p99 is {beyond_good:.1} times that under good messages")
     });
+}
+
+/// Where a flood runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placement {
+    /// On the first processor, and the good client on the last.
+    Apart,
+    /// On all, like everything else.
+    Shared,
 }
 
 /// What a flood is made of.
@@ -113,7 +140,8 @@ enum Content {
 
 /// A load in a process of its own.
 struct Flood {
-    niceness: i32,
+    /// Where it stays, if anywhere.
+    processor: Option<usize>,
     count: usize,
     seed: u64,
     content: Content,
@@ -123,8 +151,9 @@ struct Flood {
 impl Flood {
     /// Runs it to its end; returns how many connections had none.
     fn run(&self, server: SocketAddr) -> usize {
-        let Self { niceness, count, seed, content, signed } = self;
-        let options = format!("flood {server} {niceness} {count} {seed} {content:?} {signed}");
+        let Self { processor, count, seed, content, signed } = self;
+        let processor = processor.map_or("any".to_owned(), |processor| processor.to_string());
+        let options = format!("flood {server} {processor} {count} {seed} {content:?} {signed}");
         let mut process = Process::start(itself().args(options.split(' ')));
         process.line().parse().expect("it prints a number")
     }
@@ -132,10 +161,12 @@ impl Flood {
 
 /// Sends malformed messages and prints how many connections had no end.
 pub(crate) fn flood(options: &[&str]) {
-    let [address, niceness, count, seed, content, signed] = options[..] else {
+    let [address, processor, count, seed, content, signed] = options[..] else {
         panic!("six options")
     };
-    rustix::process::nice(niceness.parse().expect("a number")).expect("less is always allowed");
+    if let Ok(processor) = processor.parse() {
+        stay_on(processor);
+    }
     let address: SocketAddr = address.parse().expect("an address");
     let content = if content == "Good" { Content::Good } else { Content::Malformed };
     let signed: bool = signed.parse().expect("true or false");

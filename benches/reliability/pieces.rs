@@ -3,10 +3,8 @@
 
 use std::io::Write;
 
-use rustix::thread::{self, CpuSet};
-
 use crate::peers;
-use crate::process::Server;
+use crate::process::{Server, processors, stay_on};
 use crate::verdict::{Failure, Marks, Scale};
 
 /// How far the costs for different sizes may lie apart.
@@ -20,7 +18,9 @@ const ROUNDS: usize = 3;
 
 pub(crate) fn run(scale: Scale) -> Result<(), Failure> {
     let measures = std::thread::spawn(move || {
-        stay_on_one_processor();
+        // With two, a byte costs three times as much when it finds the server asleep, and how often
+        // it does is up to the other work of the machine.
+        stay_on(processors()[0]);
         measure(scale)
     });
     measures.join().expect("it does not panic")
@@ -57,17 +57,6 @@ fn measure(scale: Scale) -> Result<(), Failure> {
         });
     }
     marks.verdict()
-}
-
-/// Keeps this thread, and the processes that it starts, on one processor. With two, a byte costs three
-/// times as much when it finds the server asleep, and how often it does is up to the other work of the
-/// machine.
-fn stay_on_one_processor() {
-    let allowed = thread::sched_getaffinity(None).expect("for oneself");
-    let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).expect("one at least");
-    let mut one = CpuSet::new();
-    one.set(first);
-    thread::sched_setaffinity(None, &one).expect("one of those that are allowed");
 }
 
 fn nanoseconds_per_byte(size: usize, piece: usize, times: usize) -> f64 {

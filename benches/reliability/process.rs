@@ -10,12 +10,26 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Raises the number of files that this process may open as far as it may.
 pub(crate) fn allow_many_files() {
     let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
     rustix::process::setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
+}
+
+/// The processors that this process may use, one at least.
+pub(crate) fn processors() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).expect("for oneself");
+    (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect()
+}
+
+/// Keeps this thread on one processor, with the threads and the processes that it starts.
+pub(crate) fn stay_on(processor: usize) {
+    let mut one = CpuSet::new();
+    one.set(processor);
+    sched_setaffinity(None, &one).expect("one that is there");
 }
 
 /// This program again, with other arguments.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use arrpc::{Server, ServerHandle, Value};
 use async_signal::{Signal, Signals};
+use clap::ArgAction;
+use smol::Timer;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
@@ -25,6 +27,11 @@ pub(crate) struct Arguments {
     /// Answer every message with this value [default: the message itself]
     #[arg(long, value_name = "JSON", value_parser = argument::value, allow_hyphen_values = true)]
     reply: Option<Value>,
+
+    /// Answer each message only after this time, as a slow service would [default: at once]
+    #[arg(long, value_name = "SECONDS", value_parser = argument::seconds)]
+    #[arg(allow_negative_numbers = true)]
+    delay: Option<Duration>,
 
     /// Serve TLS only, with the certificate chain in this PEM file [default: plain TCP]
     #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Security")]
@@ -100,6 +107,11 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true)]
     backlog: u32,
 
+    /// Send replies at once; false waits until the client has acknowledged the last ones
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    #[arg(help_heading = "Limits", hide_possible_values = true)]
+    tcp_nodelay: bool,
+
     /// How long a TLS handshake may take
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "5")]
     #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
@@ -119,6 +131,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout)]
     #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
     idle_timeout: Option<Duration>,
+
+    /// How long an answer may take, see --delay; then the client gets an error
+    /// [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout)]
+    #[arg(allow_negative_numbers = true, help_heading = "Deadlines")]
+    handler_timeout: Option<Duration>,
 
     /// How long to finish accepted requests when stopped
     #[arg(long, value_name = "SECONDS", value_parser = argument::seconds, default_value = "10")]
@@ -173,9 +191,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
     let Address { host, port } = arguments.address.clone();
-    let mut server = match arguments.reply.clone() {
-        Some(reply) => Server::new(host, port, move |_| reply.clone()),
-        None => Server::new(host, port, |message| message),
+    let reply = arguments.reply.clone();
+    let answer = move |message| reply.clone().unwrap_or(message);
+    let mut server = match arguments.delay {
+        None => Server::new(host, port, answer),
+        Some(delay) => Server::new(host, port, move |message| {
+            let reply = answer(message);
+            async move {
+                Timer::after(delay).await;
+                reply
+            }
+        }),
     }
     .max_message_bytes(arguments.max_message_bytes)
     .max_depth(arguments.max_depth)
@@ -188,12 +214,16 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
     .message_timeout(arguments.message_timeout)
     .write_timeout(arguments.write_timeout)
     .drain_timeout(arguments.drain_timeout)
-    .tcp_keepalive(arguments.tcp_keepalive);
+    .tcp_keepalive(arguments.tcp_keepalive)
+    .tcp_nodelay(arguments.tcp_nodelay);
     if arguments.refuse_excess_connections {
         server = server.refuse_excess_connections();
     }
     if let Some(timeout) = arguments.idle_timeout {
         server = server.idle_timeout(timeout);
+    }
+    if let Some(timeout) = arguments.handler_timeout {
+        server = server.handler_timeout(timeout);
     }
     if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
         server = server.tls(certificate, key);

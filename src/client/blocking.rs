@@ -49,6 +49,7 @@ impl Client {
         connection_lifetime(lifetime: Duration);
         tls_handshake_timeout(timeout: Duration);
         tcp_keepalive(interval: Duration);
+        tcp_nodelay(at_once: bool);
         idempotent_retries(retries: u32);
         auth_secret(secret: impl AsRef<[u8]>);
         tls();

@@ -15,7 +15,7 @@ use socket2::SockRef;
 
 use super::deadline::Deadline;
 use crate::net::join_host_port;
-use crate::net::stream::{DEFAULT_KEEPALIVE, Stream, configure};
+use crate::net::stream::{Stream, TcpOptions};
 use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
 use crate::time::Sleep;
 use crate::{Error, Phase};
@@ -32,7 +32,7 @@ pub(crate) type ClientStream = Stream<TcpStream>;
 pub(crate) struct ConnectOptions {
     pub(crate) con_max_retries: u32,
     pub(crate) tls_handshake_timeout: Duration,
-    pub(crate) tcp_keepalive: Duration,
+    pub(crate) tcp: TcpOptions,
 }
 
 impl Default for ConnectOptions {
@@ -40,7 +40,7 @@ impl Default for ConnectOptions {
         Self {
             con_max_retries: 5,
             tls_handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
-            tcp_keepalive: DEFAULT_KEEPALIVE,
+            tcp: TcpOptions::default(),
         }
     }
 }
@@ -144,7 +144,7 @@ impl Connect for Connector {
         let connect = async {
             let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
             Ok(connected.and_then(|socket| {
-                configure(&SockRef::from(&socket), self.options.tcp_keepalive)?;
+                self.options.tcp.apply(&SockRef::from(&socket))?;
                 Ok(socket)
             }))
         };

@@ -160,7 +160,15 @@ impl Client {
     ///
     /// Defaults to 60 s.
     pub fn tcp_keepalive(self, interval: Duration) -> Self {
-        self.with(|options| options.connect.tcp_keepalive = interval)
+        self.with(|options| options.connect.tcp.keepalive = interval)
+    }
+
+    /// Sets whether messages are sent at once (TCP_NODELAY). Without it the system holds a small
+    /// one back until the server has acknowledged the last, which with one message at a time it has.
+    ///
+    /// Defaults to `true`.
+    pub fn tcp_nodelay(self, at_once: bool) -> Self {
+        self.with(|options| options.connect.tcp.nodelay = at_once)
     }
 
     /// Sets how often an [`idempotent`](Self::idempotent) call may be sent again. All such calls of

@@ -9,7 +9,6 @@ use super::deadline::Deadline;
 use super::pool::Pool;
 use super::retry::RetryBudget;
 use crate::metrics::{self, ClientMetrics, endpoint};
-use crate::net::stream::check_keepalive;
 use crate::net::{join_host_port, tls};
 use crate::wire::reply::Reply;
 use crate::wire::{Limits, MAX_MAX_DEPTH, Secret, envelope};
@@ -63,7 +62,7 @@ impl OpenClient {
         if options.connect.tls_handshake_timeout.is_zero() {
             return config("tls_handshake_timeout is zero: nothing could be in time");
         }
-        check_keepalive(options.connect.tcp_keepalive)?;
+        options.connect.tcp.check()?;
         let mut metrics = None;
         if options.metrics {
             endpoint::open(&options.metrics_host, options.metrics_port).map_err(|source| {

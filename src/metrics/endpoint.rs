@@ -27,7 +27,7 @@ use super::readiness::{self, Roster};
 use super::{REGISTRY, Registry};
 use crate::net::join_host_port;
 use crate::net::listener::{DEFAULT_BACKLOG, Listener};
-use crate::net::stream::DEFAULT_KEEPALIVE;
+use crate::net::stream::TcpOptions;
 
 pub(crate) use super::readiness::Readiness;
 
@@ -119,7 +119,7 @@ struct Endpoint {
 
 impl Endpoint {
     fn listen(self, host: &str, port: u16) -> io::Result<SocketAddr> {
-        let listener = Listener::bind(host, port, DEFAULT_BACKLOG)?;
+        let listener = Listener::bind(host, port, DEFAULT_BACKLOG, TcpOptions::default())?;
         let address = listener.local_addr()?;
         smol::spawn(self.accept(listener)).detach();
         Ok(address)
@@ -129,7 +129,7 @@ impl Endpoint {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         loop {
             // A shortage is the server's to report.
-            let Ok((stream, peer)) = listener.accept(DEFAULT_KEEPALIVE).await else { continue };
+            let Ok((stream, peer)) = listener.accept().await else { continue };
             let Some(place) = places.try_acquire_arc() else {
                 let limit = self.limits.connections;
                 tracing::debug!(%peer, limit, "too many connections to the metrics, refused");

@@ -15,23 +15,35 @@ use super::reactor;
 use crate::Error;
 use crate::time::Sleep;
 
-/// The default of `tcp_keepalive`, on both sides.
-pub(crate) const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+/// What a connection has on both sides, if it is one over TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpOptions {
+    /// How long it is silent before the kernel asks whether the peer has vanished.
+    pub(crate) keepalive: Duration,
+    /// Small messages are sent at once.
+    pub(crate) nodelay: bool,
+}
 
-/// Refuses what the kernel does: it counts in seconds, and up to 32,767 of them.
-pub(crate) fn check_keepalive(keepalive: Duration) -> Result<(), Error> {
-    match keepalive.as_secs() {
-        1..=32_767 => Ok(()),
-        _ => Err(Error::Config("tcp_keepalive must be 1 s to 32767 s".to_owned())),
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self { keepalive: Duration::from_secs(60), nodelay: true }
     }
 }
 
-/// What every connection has, on both sides: no delay for small messages, and an end to those
-/// whose peer has vanished. `keepalive` is how long a connection is silent before the kernel asks
-/// for it.
-pub(crate) fn configure(socket: &SockRef<'_>, keepalive: Duration) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive).with_interval(keepalive))
+impl TcpOptions {
+    /// Refuses what the kernel does: it counts in seconds, and up to 32,767 of them.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        match self.keepalive.as_secs() {
+            1..=32_767 => Ok(()),
+            _ => Err(Error::Config("tcp_keepalive must be 1 s to 32767 s".to_owned())),
+        }
+    }
+
+    pub(crate) fn apply(self, socket: &SockRef<'_>) -> io::Result<()> {
+        let keepalive = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive);
+        socket.set_tcp_nodelay(self.nodelay)?;
+        socket.set_tcp_keepalive(&keepalive)
+    }
 }
 
 /// A byte stream that can be cut off.

@@ -54,7 +54,6 @@ pub(super) struct Admission {
     slots: Arc<Semaphore>,
     /// For those that are told that there are no more, where they are to be refused.
     refused: Option<Arc<Semaphore>>,
-    tcp_keepalive: Duration,
     metrics: Option<ServerMetrics>,
     shortage: Shortage,
 }
@@ -73,7 +72,6 @@ impl Admission {
             limit,
             slots: Arc::new(Semaphore::new(limit)),
             refused,
-            tcp_keepalive: limits.tcp_keepalive,
             metrics,
             shortage: Shortage::default(),
         }
@@ -91,7 +89,7 @@ impl Admission {
                     Some(self.slots.acquire_arc().await)
                 }
             };
-            let (socket, address) = match self.listener.accept(self.tcp_keepalive).await {
+            let (socket, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.shortage.begins(&error);

@@ -6,7 +6,7 @@ use super::Server;
 use super::service::Timeouts;
 use crate::Error;
 use crate::net::listener::DEFAULT_BACKLOG;
-use crate::net::stream::{DEFAULT_KEEPALIVE, check_keepalive};
+use crate::net::stream::TcpOptions;
 use crate::net::tls::DEFAULT_HANDSHAKE_TIMEOUT;
 use crate::wire::{self, MAX_MAX_DEPTH};
 
@@ -21,7 +21,7 @@ pub(super) struct Limits {
     pub(super) refuse_excess_connections: bool,
     pub(super) timeouts: Timeouts,
     pub(super) drain_timeout: Duration,
-    pub(super) tcp_keepalive: Duration,
+    pub(super) tcp: TcpOptions,
     pub(super) backlog: u32,
 }
 
@@ -41,7 +41,7 @@ impl Default for Limits {
                 handler: None,
             },
             drain_timeout: Duration::from_secs(10),
-            tcp_keepalive: DEFAULT_KEEPALIVE,
+            tcp: TcpOptions::default(),
             backlog: DEFAULT_BACKLOG,
         }
     }
@@ -76,7 +76,7 @@ impl Limits {
         if let Some((name, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
             return Err(Error::Config(format!("{name} is zero: nothing could be in time")));
         }
-        check_keepalive(self.tcp_keepalive)
+        self.tcp.check()
     }
 }
 
@@ -215,7 +215,18 @@ impl Server {
     ///
     /// Defaults to 60 s.
     pub fn tcp_keepalive(mut self, interval: Duration) -> Self {
-        self.limits.tcp_keepalive = interval;
+        self.limits.tcp.keepalive = interval;
+        self
+    }
+
+    /// Sets whether replies are sent at once (TCP_NODELAY). Without it the system holds a small one
+    /// back until the peer has acknowledged the last: fewer packets, where handlers answer one by
+    /// one what came together, for a wait of up to 40 ms. Replies that are ready together go out
+    /// together in any case.
+    ///
+    /// Defaults to `true`.
+    pub fn tcp_nodelay(mut self, at_once: bool) -> Self {
+        self.limits.tcp.nodelay = at_once;
         self
     }
 

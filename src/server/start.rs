@@ -76,7 +76,8 @@ impl Server {
             let address = join_host_port(host, port);
             move |source| Error::Bind { address, source }
         };
-        let listener = Listener::bind(&self.host, self.port, self.limits.backlog)
+        let limits = &self.limits;
+        let listener = Listener::bind(&self.host, self.port, limits.backlog, limits.tcp)
             .map_err(bind_error(&self.host, self.port))?;
         let local_addr = listener.local_addr().map_err(bind_error(&self.host, self.port))?;
         let readiness = endpoint::Readiness::starting();

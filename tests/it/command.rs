@@ -52,6 +52,16 @@ fn the_server_answers_with_the_value_of_its_reply_option() {
 }
 
 #[test]
+fn the_server_answers_after_its_delay_unless_that_is_longer_than_it_may_take() {
+    let serve = ["serve", "127.0.0.1:0", "--delay", "0.05"];
+    let slow = Served::start(arrpc(&with(&serve, &["--tcp-nodelay", "false"])));
+    slow.send(&["--timeout", "0.01"]).check(5, &["arrpc: Timed out"]);
+    assert_eq!(slow.send(&[]), Ended::ok("1\n"));
+    let limited = Served::start(arrpc(&with(&serve, &["--handler-timeout", "0.01"])));
+    limited.send(&[]).check(6, &["The handler took longer than 10ms (handler_timeout)"]);
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_is_exit_code_3() {
     let sent = run(arrpc(&["send", "127.0.0.1:1", "1", "--con-max-retries", "2"]), "");
     let text = "arrpc: Failed to connect to 127.0.0.1:1 with 2 attempts: Connection refused";
@@ -483,8 +493,10 @@ fn the_defaults_in_the_help_are_the_librarys() {
             ("--message-timeout", "30]", "message: 30s"),
             ("--write-timeout", "10]", "write: 10s"),
             ("--idle-timeout", "no limit]", "idle: None"),
+            ("--handler-timeout", "no limit]", "handler: None"),
+            ("--tcp-nodelay", "true]", "nodelay: true"),
             ("--drain-timeout", "10]", "drain_timeout: 10s"),
-            ("--tcp-keepalive", "60]", "tcp_keepalive: 60s"),
+            ("--tcp-keepalive", "60]", "keepalive: 60s"),
         ],
     );
     let client = format!("{:?}", arrpc::Client::new("", 0));
@@ -499,7 +511,7 @@ fn the_defaults_in_the_help_are_the_librarys() {
             ("--max-depth", "128]", "max_depth: 128"),
             ("--max-items", "1048576]", "max_items: 1048576"),
             ("--tls-handshake-timeout", "5]", "tls_handshake_timeout: 5s"),
-            ("--tcp-keepalive", "60]", "tcp_keepalive: 60s"),
+            ("--tcp-keepalive", "60]", "keepalive: 60s"),
         ],
     );
 }
