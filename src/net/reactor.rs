@@ -20,6 +20,8 @@ use mio::{Events, Interest, Registry, Token};
 use slab::Slab;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use crate::time;
+
 /// The token of the alarm; sockets have their place in the slab.
 const ALARM: Token = Token(usize::MAX);
 
@@ -94,7 +96,8 @@ impl Reactor {
 
     /// Runs `future` to its end on this thread, and the sockets with it.
     ///
-    /// The future may await anything: a waker called by another thread ends the sleep.
+    /// The future may await anything: a waker called by another thread ends the sleep. The thread's
+    /// own timers go off up to a millisecond late, as the kernel counts in those.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let waker = Waker::from(self.alarm.clone());
@@ -108,7 +111,7 @@ impl Reactor {
             // With tasks deferred, or woken while it was polled: look at the sockets without
             // waiting, then go on.
             let timeout = match self.deferred.is_empty() && self.alarm.sleep() {
-                true => None,
+                true => time::next().map(|at| at.saturating_duration_since(time::now())),
                 false => Some(Duration::ZERO),
             };
             let polled = self.poll.borrow_mut().poll(&mut events, timeout);
@@ -125,6 +128,7 @@ impl Reactor {
                 }
             }
             self.deferred.wake();
+            time::wake_due();
         }
     }
 

@@ -13,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::reactor;
 use crate::Error;
-use crate::time::Sleep;
+use crate::time::LocalSleep;
 
 /// What a connection has on both sides, if it is one over TCP.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         io::Result::Ok(())
     };
     let give_up = async {
-        Sleep::lasting(LINGER).await;
+        LocalSleep::lasting(LINGER).await;
         Ok(())
     };
     // However it ends, the stream is closed behind it.

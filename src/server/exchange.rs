@@ -12,7 +12,7 @@ use futures_util::future::{CatchUnwind, FutureExt};
 use super::handler::{Context, Later};
 use super::service::{handler_timed_out, panicked};
 use crate::metrics::InFlight;
-use crate::time::Sleep;
+use crate::time::LocalSleep;
 use crate::wire::reply::Reply;
 use crate::{RpcError, Value};
 
@@ -54,7 +54,7 @@ pub(super) struct Exchange {
     number: u64,
     /// `None` only while it is dropped.
     handler: Option<CatchUnwind<AssertUnwindSafe<Later>>>,
-    timeout: Option<(Duration, Sleep)>,
+    timeout: Option<(Duration, LocalSleep)>,
     context: Context,
     account: Account,
     /// Counts the request as in flight for as long as it is here.
@@ -71,7 +71,7 @@ impl Exchange {
         in_flight: Option<InFlight>,
     ) -> Self {
         let due = timeout.and_then(|timeout| {
-            Some((timeout, Sleep::until(crate::time::now().checked_add(timeout)?)))
+            Some((timeout, LocalSleep::until(crate::time::now().checked_add(timeout)?)))
         });
         let handler = Some(AssertUnwindSafe(handler).catch_unwind());
         Self { number, handler, timeout: due, context, account, _in_flight: in_flight }

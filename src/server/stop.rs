@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::time::Sleep;
+use crate::time::LocalSleep;
 
 /// What a peer has to read a reply before its connection is reset, at the least: on some systems a
 /// reset discards what is not read.
@@ -42,7 +42,7 @@ impl Stop {
         self.step.set(1);
         wake_all();
         loop {
-            Sleep::lasting(STEP).await;
+            LocalSleep::lasting(STEP).await;
             self.step.update(|step| step + 1);
             self.undelivered.take();
             self.waiting.take().into_iter().for_each(Waker::wake);

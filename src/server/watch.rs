@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::time::{self, Sleep};
+use crate::time::{self, LocalSleep};
 
 /// What a session waits for. One wait ends when another begins: the numbers tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum Wait {
 pub(super) struct Watch {
     wait: Option<(Wait, Instant)>,
     /// Set for the end of this wait, or of an earlier one: then it is in vain.
-    sleep: Option<Sleep>,
+    sleep: Option<LocalSleep>,
 }
 
 impl Watch {
@@ -44,7 +44,7 @@ impl Watch {
         loop {
             let sleep = match &mut self.sleep {
                 Some(sleep) if sleep.at() <= due => sleep,
-                sleep => sleep.insert(Sleep::until(due)),
+                sleep => sleep.insert(LocalSleep::until(due)),
             };
             let at = sleep.at();
             if Pin::new(sleep).poll(context).is_pending() {

@@ -26,7 +26,7 @@ use crate::net::delivery::undelivered;
 use crate::net::reactor::{self, Reactor};
 use crate::net::stream::{Stream, Transport, linger};
 use crate::net::tls::TlsIdentity;
-use crate::time::Sleep;
+use crate::time::{LocalSleep, Sleep};
 use crate::wire::reply::Reply;
 
 /// How much longer than its own deadline a worker may take to end.
@@ -144,7 +144,7 @@ fn run(reactor: &Rc<Reactor>, setup: &Setup, inbox: &Receiver<Arrival>, load: &A
         };
         let stop = shared.stop.run(|| reactor.wake_readers());
         let deadline = async {
-            Sleep::lasting(setup.drain_timeout).await;
+            LocalSleep::lasting(setup.drain_timeout).await;
             // A Python client takes an orderly close for a reply of `None`.
             reactor.reset_all();
             tracing::warn!(
@@ -245,7 +245,7 @@ async fn handshake(
 /// Fails when a handshake has taken too long, or the server stops.
 async fn late<T>(timeout: Duration, stopping: Receiver<Infallible>) -> io::Result<T> {
     let late = async {
-        Sleep::lasting(timeout).await;
+        LocalSleep::lasting(timeout).await;
         "the TLS handshake took too long (tls_handshake_timeout)"
     };
     let stopped = async {
