@@ -56,6 +56,10 @@ mod wire;
 #[doc(hidden)]
 pub mod fuzzing;
 
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
+
 pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
 pub use net::tls::TlsIdentity;

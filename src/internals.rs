@@ -1,0 +1,70 @@
+//! The byte layer as the benchmarks and the load generator of this repository see it. No part of
+//! the API: what is here changes with any release.
+
+use crate::Value;
+use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope};
+
+/// Finds where messages end.
+#[derive(Debug)]
+pub struct Frames {
+    finder: FrameFinder,
+    limits: Limits,
+}
+
+impl Frames {
+    /// Begins with the first message of a connection, of up to `max_bytes`.
+    pub fn new(max_bytes: usize) -> Self {
+        let limits = Limits { max_bytes, max_depth: wire::MAX_MAX_DEPTH, max_items: usize::MAX };
+        Self { finder: FrameFinder::new(), limits }
+    }
+
+    /// Returns the length of the message at the start of `unread`, or `None` if its end is not
+    /// there. Once it has told an end, the next call is for the next message. Until then `unread`
+    /// starts with the same bytes, and each call goes on where the last one stopped.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the message: it is no MessagePack, or exceeds the limit.
+    pub fn find(&mut self, unread: &[u8]) -> Result<Option<usize>, String> {
+        self.finder.find(unread, &self.limits).map_err(|malformed| malformed.to_string())
+    }
+}
+
+/// Decodes one whole message.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn decode(message: &[u8]) -> Result<Value, String> {
+    wire::decode(message).map_err(|malformed| malformed.to_string())
+}
+
+/// Appends a value as one message.
+///
+/// # Errors
+///
+/// If it is longer than 4 GiB.
+pub fn encode(value: &Value, out: &mut Vec<u8>) -> Result<(), String> {
+    encode::message(value, out).map_err(|error| error.to_string())
+}
+
+/// Signs messages, and verifies their signatures.
+#[derive(Debug)]
+pub struct Sealer(Secret);
+
+impl Sealer {
+    /// Prepares a secret.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Secret::new(secret))
+    }
+
+    /// Appends the signed envelope of a message.
+    pub fn seal(&self, message: &[u8], out: &mut Vec<u8>) {
+        envelope::seal(message, &self.0, out);
+    }
+
+    /// Returns the message in an envelope if its signature is right.
+    pub fn open<'a>(&self, envelope: &'a [u8]) -> Option<&'a [u8]> {
+        envelope::open(envelope, &self.0)
+    }
+}
