@@ -1,8 +1,14 @@
 //! The byte layer as the benchmarks and the load generator of this repository see it. No part of
 //! the API: what is here changes with any release.
 
-use crate::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_rustls::rustls::ClientConfig;
+
+use crate::net::tls::{self, KeyPair, Trust};
 use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope};
+use crate::{Error, Value};
 
 /// Finds where messages end.
 #[derive(Debug)]
@@ -67,4 +73,26 @@ impl Sealer {
     pub fn open<'a>(&self, envelope: &'a [u8]) -> Option<&'a [u8]> {
         envelope::open(envelope, &self.0)
     }
+}
+
+/// Loads the TLS configuration of a client that trusts the server with the `pinned` certificate,
+/// or those that a certificate in `ca` vouches for, or with neither those that this system trusts.
+/// With `identity`, a certificate and its key, it shows that to servers that ask for one.
+///
+/// # Errors
+///
+/// [`Error::Config`]: a file that cannot be read or used.
+pub fn tls_client_config(
+    ca: Option<&Path>,
+    pinned: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let trust = match (pinned, ca) {
+        (Some(certificate), _) => Trust::Pinned(certificate.to_owned()),
+        (None, Some(file)) => Trust::CaFile(file.to_owned()),
+        (None, None) => Trust::System,
+    };
+    let identity = identity
+        .map(|(certificate, key)| KeyPair { certificate: certificate.into(), key: key.into() });
+    tls::client_config(&trust, identity.as_ref())
 }

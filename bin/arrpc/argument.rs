@@ -1,4 +1,4 @@
-//! What arguments mean that both sub-commands have.
+//! What arguments mean that several sub-commands have.
 
 use std::env;
 use std::fs;
@@ -18,6 +18,13 @@ pub(crate) const AUTH_SECRET_VARIABLE: &str = "ARRPC_AUTH_SECRET";
 pub(crate) struct Address {
     pub(crate) host: String,
     pub(crate) port: u16,
+}
+
+impl Address {
+    /// The host to connect to.
+    pub(crate) fn host_or_localhost(&self) -> &str {
+        if self.host.is_empty() { "localhost" } else { &self.host }
+    }
 }
 
 impl FromStr for Address {
@@ -66,6 +73,14 @@ pub(crate) fn count<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T,
     match text.parse() {
         Ok(count) if count >= T::from(1) => Ok(count),
         _ => Err("write a whole number, 1 at least, such as 1024".to_owned()),
+    }
+}
+
+/// Reads how many a second, with or without decimals.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && f64::is_finite(rate) => Ok(rate),
+        _ => Err("write how many a second, such as 1000 or 0.5".to_owned()),
     }
 }
 

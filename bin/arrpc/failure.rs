@@ -12,7 +12,7 @@ Exit codes:
   0  success
   1  anything that is not below
   2  usage: wrong arguments or JSON, a file that cannot be read or used
-  3  cannot connect, or TLS failed (send); cannot listen (serve)
+  3  cannot connect, or TLS failed (send, bench); cannot listen (serve)
   4  the server refused the signature, or its absence
   5  timeout
   6  the server's handler answered with an error
@@ -42,6 +42,11 @@ impl Failure {
     /// The system refused something that has no exit code of its own.
     pub(crate) fn system(what: &str, error: &io::Error) -> Self {
         Self { code: OTHER, text: format!("{what}: {error}"), hint: None }
+    }
+
+    /// It was done, and not all of it succeeded.
+    pub(crate) fn in_part(text: impl Into<String>) -> Self {
+        Self { code: OTHER, text: text.into(), hint: None }
     }
 
     /// Says what to do about it.

@@ -2,7 +2,9 @@
 //! is the library's.
 
 mod argument;
+mod bench;
 mod failure;
+mod security;
 mod send;
 mod serve;
 
@@ -17,7 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use failure::Failure;
 
-/// Serves MessagePack messages over TCP or TLS, and sends them.
+/// Serves MessagePack messages over TCP or TLS, sends them, and measures how fast they are answered.
 #[derive(Parser)]
 #[command(name = "arrpc", version)]
 struct Cli {
@@ -33,6 +35,7 @@ struct Cli {
 enum Command {
     Serve(serve::Arguments),
     Send(send::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let done = start_log(cli.debug).and_then(|()| match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     });
     done.unwrap_or_else(|failure| failure.report())
 }
