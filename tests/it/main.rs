@@ -6,6 +6,8 @@ mod peers;
 mod python;
 mod raw;
 
+#[cfg(feature = "cli")]
+mod bench_command;
 mod client;
 #[cfg(feature = "cli")]
 mod command;

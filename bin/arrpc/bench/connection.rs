@@ -197,7 +197,7 @@ impl Connection {
             _ => error.to_string(),
         };
         if matches!(self.state, State::Up { is_open: true, .. }) {
-            tally.lost_connections += 1;
+            tally.losses.count(&text, 1);
         }
         let failing_since = *self.failing_since.get_or_insert(now);
         self.close(&text, tally);

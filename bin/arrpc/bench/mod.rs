@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use arrpc::internals::{self, Sealer};
-use arrpc::{Client, Error, Phase, Value, blocking};
+use arrpc::{Client, Error, Phase, Value, blocking, value};
 use clap::builder::ArgPredicate;
 use futures_rustls::pki_types::ServerName;
 
@@ -45,8 +45,8 @@ the --timeout. Their latencies do not count. A lost connection is opened again 1
 connections have been lost without a reply in between for as long as the --timeout.
 
 Exit codes:
-  0  every request was answered
-  1  there were errors, the report is printed; or anything that is not below
+  0  every request was answered, and no connection lost
+  1  there were errors or lost connections, the report is printed; or what is not below
   2  usage: wrong arguments or JSON, a file that cannot be read or used
   3  cannot connect, or TLS failed
   4  the server refused the signature, or its absence
@@ -92,10 +92,9 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true)]
     warmup: Duration,
 
-    /// What every request is
-    #[arg(long, value_name = "JSON", value_parser = argument::value, default_value = r#"{"foo": "bar"}"#)]
-    #[arg(allow_hyphen_values = true)]
-    message: Value,
+    /// What every request is [default: {"foo": "bar"}]
+    #[arg(long, value_name = "JSON", value_parser = argument::value, allow_hyphen_values = true)]
+    message: Option<Value>,
 
     /// Every request is so many bytes instead, a MessagePack bin
     #[arg(long, value_name = "N", conflicts_with = "message")]
@@ -122,9 +121,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let secret = arguments.security.auth_secret()?;
-    let message = match arguments.message_bytes {
-        Some(bytes) => Value::Binary(vec![0; bytes]),
-        None => arguments.message.clone(),
+    let message = match (&arguments.message, arguments.message_bytes) {
+        (Some(message), _) => message.clone(),
+        (None, Some(bytes)) => Value::Binary(vec![0; bytes]),
+        (None, None) => value!({"foo": "bar"}),
     };
     let request = request(&message, secret.as_deref())?;
     let client = arguments.security.client(&arguments.address, secret.as_deref());
@@ -150,11 +150,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         tally: &tally,
     };
     print(&if arguments.json { report.json() } else { report.text() })?;
-    match (tally.errors.all(), tally.settled()) {
-        (0, 1..) => Ok(ExitCode::SUCCESS),
-        (errors, requests) => {
-            Err(Failure::in_part(format!("{errors} of {requests} requests failed")))
-        }
+    match (tally.errors.all(), tally.losses.all(), tally.settled()) {
+        (0, 0, 1..) => Ok(ExitCode::SUCCESS),
+        (errors, losses, requests) => Err(Failure::in_part(format!(
+            "{errors} of {requests} requests failed, {losses} connections were lost"
+        ))),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::tally::Tally;
+use super::tally::{Errors, Tally};
 
 /// The percentiles of the table: what the columns are called, and the share of latencies below.
 const PERCENTILES: [(&str, f64); 5] =
@@ -81,19 +81,14 @@ impl Report<'_> {
             ),
         )?;
         line("Errors", thousands(tally.errors.all()))?;
-        let (texts, others) = tally.errors.by_frequency();
-        for (text, count) in &texts {
-            writeln!(out, "{:>14}  {}", thousands(*count), harmless(text))?;
-        }
-        if others > 0 {
-            writeln!(out, "{:>14}  other errors", thousands(others))?;
-        }
-        if tally.lost_connections > 0 {
-            writeln!(out, "{} lost", counted(tally.lost_connections, "connection"))?;
+        write_texts(&tally.errors, out)?;
+        if tally.losses.all() > 0 {
+            writeln!(out, "{:<12}{}", "Lost", counted(tally.losses.all(), "connection"))?;
+            write_texts(&tally.losses, out)?;
         }
         if tally.unsent > 0 {
             let unsent = counted(tally.unsent, "request");
-            writeln!(out, "{unsent} not sent: no connection had room before the end")?;
+            writeln!(out, "{unsent} not sent before the end")?;
         }
         if !tally.latencies.is_empty() {
             out.push('\n');
@@ -131,9 +126,6 @@ impl Report<'_> {
             false => json!((nanoseconds / 10.0).round() / 100.0),
         };
         let percentile = |share| microseconds(latencies.value_at_quantile(share) as f64);
-        let (texts, others) = tally.errors.by_frequency();
-        let texts: Vec<_> =
-            texts.iter().map(|(text, count)| json!({"text": text, "count": count})).collect();
         json!({
             "server": self.server,
             "tls": self.is_over_tls,
@@ -151,9 +143,9 @@ impl Report<'_> {
             "bytes_sent": tally.bytes_sent,
             "bytes_received": tally.bytes_received,
             "errors": tally.errors.all(),
-            "error_texts": texts,
-            "other_errors": others,
-            "lost_connections": tally.lost_connections,
+            "error_texts": texts(&tally.errors),
+            "lost_connections": tally.losses.all(),
+            "lost_connection_texts": texts(&tally.losses),
             "min_us": microseconds(latencies.min() as f64),
             "mean_us": microseconds(latencies.mean()),
             "p50_us": percentile(0.5),
@@ -168,6 +160,17 @@ impl Report<'_> {
     }
 }
 
+fn write_texts(errors: &Errors, out: &mut String) -> std::fmt::Result {
+    let (texts, others) = errors.by_frequency();
+    for (text, count) in texts {
+        writeln!(out, "{:>14}  {}", thousands(count), harmless(text))?;
+    }
+    match others {
+        0 => Ok(()),
+        _ => writeln!(out, "{:>14}  others", thousands(others)),
+    }
+}
+
 /// Draws how many latencies there were from each step to the next.
 fn write_histogram(latencies: &Histogram<u64>, out: &mut String) -> std::fmt::Result {
     let bounds = bounds(latencies.min() as f64, latencies.max() as f64);
@@ -178,6 +181,7 @@ fn write_histogram(latencies: &Histogram<u64>, out: &mut String) -> std::fmt::Re
         counts[row.min(bounds.len() - 2)] += recorded.count_at_value();
     }
     let most = counts.iter().copied().max().unwrap_or_default().max(1);
+    writeln!(out, "{:>8} {:BAR_COLUMNS$} {:>7} {:>13}", "from", "", "share", "replies")?;
     for (bound, count) in bounds.iter().zip(&counts) {
         let share = 100.0 * *count as f64 / latencies.len() as f64;
         let bar = bar(*count as f64 / most as f64);
@@ -185,6 +189,14 @@ fn write_histogram(latencies: &Histogram<u64>, out: &mut String) -> std::fmt::Re
         writeln!(out, "{bound:>8} {bar:<BAR_COLUMNS$} {share:>5.1} % {count:>13}")?;
     }
     Ok(())
+}
+
+/// The texts with their counts; those of which only the count was kept have none.
+fn texts(errors: &Errors) -> Vec<Json> {
+    let (texts, others) = errors.by_frequency();
+    let others = (others > 0).then(|| json!({"text": null, "count": others}));
+    let texts = texts.iter().map(|(text, count)| json!({"text": text, "count": count}));
+    texts.chain(others).collect()
 }
 
 /// Round numbers from below `min` to above `max`.
@@ -286,7 +298,7 @@ mod tests {
             }
             let mut text = String::new();
             write_histogram(&tally.latencies, &mut text).unwrap();
-            assert!(text.lines().count() <= MAX_ROWS, "{text}");
+            assert!(text.lines().count() <= MAX_ROWS + 1, "{text}");
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
             let bars = text.lines().filter(|line| line.contains(['█', '▏'])).count();
             assert!((1..=3).contains(&bars), "{text}");

@@ -26,12 +26,13 @@ pub(crate) struct Tally {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) reply_bytes: Option<usize>,
-    pub(crate) lost_connections: u64,
+    /// Connections that ended, with or without requests that had no reply.
+    pub(crate) losses: Errors,
     /// From the start to the last reply, or to the end of the time that was given.
     pub(crate) time: Duration,
 }
 
-/// How often there was which error.
+/// How often there was which error. The first texts are kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Errors {
     texts: Vec<(String, u64)>,
@@ -50,7 +51,7 @@ impl Tally {
             bytes_sent: 0,
             bytes_received: 0,
             reply_bytes: None,
-            lost_connections: 0,
+            losses: Errors::default(),
             time: Duration::ZERO,
         }
     }
@@ -85,7 +86,7 @@ impl Tally {
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.reply_bytes = self.reply_bytes.or(other.reply_bytes);
-        self.lost_connections += other.lost_connections;
+        self.losses.add(other.losses);
         self.time = self.time.max(other.time);
     }
 }
