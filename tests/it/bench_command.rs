@@ -4,7 +4,7 @@
 use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -264,6 +264,45 @@ fn requests_that_get_no_reply_within_the_timeout_are_errors_and_end_the_run() {
         assert_eq!(report["unsent"], 94);
         assert_eq!(report["error_texts"][0]["text"], "no reply within 100ms");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_a_run_and_what_was_measured_is_printed() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counter = calls.clone();
+    let server = start(Server::new(HOST, 0, move |_| counter.fetch_add(1, Ordering::SeqCst)));
+    let mut command = command(server.local_addr(), &["--duration", "inf", "--warmup", "0"]);
+    command.args(["--json"]).stdout(Stdio::piped());
+    let running = command.spawn().unwrap();
+    while calls.load(Ordering::SeqCst) < 1000 {
+        thread::yield_now();
+    }
+    let status = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
+    assert!(status.unwrap().success());
+    let output = running.wait_with_output().unwrap();
+    let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["requests"].as_u64().is_some_and(|requests| requests > 100), "{report}");
+    assert_eq!((output.status.code(), &report["errors"]), (Some(0), &0.into()));
+}
+
+#[test]
+fn a_server_that_goes_while_nothing_counts_is_noticed() {
+    // The first request and ten others are answered, then nothing is.
+    let answers = Arc::new(AtomicU64::new(0));
+    let server = stranger(move |mut stream| {
+        loop {
+            stream.read_exact(&mut [0; 9])?;
+            if answers.fetch_add(1, Ordering::SeqCst) > 10 {
+                return Ok(());
+            }
+            stream.write_all(b"\xa6got it")?;
+        }
+    });
+    let options = ["--connections", "2", "--warmup", "1", "--timeout", "0.1", "--json"];
+    let report = report(command(server, &options), 1);
+    assert_eq!(report["requests"], report["errors"], "{report}");
+    assert!(report["lost_connections"].as_u64().is_some_and(|lost| lost >= 2), "{report}");
 }
 
 #[test]

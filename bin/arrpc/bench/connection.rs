@@ -131,8 +131,7 @@ impl Connection {
     #[inline]
     pub(crate) fn read(&mut self, has_ended: bool, shared: &mut Shared) -> io::Result<Instant> {
         let mut now = None;
-        loop {
-            let State::Up { stream, is_open: true } = &mut self.state else { break };
+        while let State::Up { stream, is_open: true } = &mut self.state {
             let read = match stream.read(&mut shared.buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => read,
@@ -196,27 +195,38 @@ impl Connection {
             ErrorKind::UnexpectedEof => "the server ended the connection".to_owned(),
             _ => error.to_string(),
         };
-        if matches!(self.state, State::Up { is_open: true, .. }) {
-            tally.losses.count(&text, 1);
-        }
-        let failing_since = *self.failing_since.get_or_insert(now);
-        self.close(&text, tally);
-        if now.saturating_duration_since(failing_since) < timeout {
-            let until = now + RECONNECT_PAUSE;
-            *self = Self {
-                state: State::Lost { until },
-                failing_since: Some(failing_since),
-                ..Self::new()
-            };
-        }
+        let failing_since = self.failing_since.unwrap_or(now);
+        let state = match now.saturating_duration_since(failing_since) < timeout {
+            true => State::Lost { until: now + RECONNECT_PAUSE },
+            false => State::Closed,
+        };
+        self.end(state, &text, tally);
+        self.failing_since = Some(failing_since);
     }
 
-    /// Closes the connection for good. The requests that it has sent come to nothing.
+    /// Closes the connection for good.
     pub(crate) fn close(&mut self, text: &str, tally: &mut Tally) {
+        self.end(State::Closed, text, tally);
+    }
+
+    /// Counts what comes to nothing: requests without a reply, and the connection if it was one or
+    /// will be none.
+    fn end(&mut self, state: State, text: &str, tally: &mut Tally) {
         if self.in_flight > 0 {
             tally.errors.count(text, self.in_flight as u64);
         }
-        *self = Self { state: State::Closed, ..Self::new() };
+        let was_open = matches!(self.state, State::Up { is_open: true, .. });
+        if was_open || matches!(state, State::Closed) {
+            tally.losses.count(text, 1);
+        }
+        *self = Self { state, ..Self::new() };
+    }
+
+    /// Lets a connection that was closed for good be opened again, for another run.
+    pub(crate) fn revive(&mut self) {
+        if self.is_closed() {
+            *self = Self::new();
+        }
     }
 
     /// How many requests may go out.

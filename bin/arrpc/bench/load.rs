@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -96,33 +96,34 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Sends the requests of the schedule, and waits for the replies. The number of those that
-    /// have come to their end is always in `progress`.
+    /// Sends the requests of the schedule, and waits for the replies, or until it is told to stop.
+    /// The number of those that have come to their end is always in `settled`.
     pub(crate) fn run(
         &mut self,
         mut schedule: Schedule,
-        progress: &AtomicU64,
+        settled: &AtomicU64,
+        stop: &AtomicBool,
     ) -> io::Result<Tally> {
         let mut events = Events::with_capacity(1024);
         let started = Instant::now();
         let mut now = started;
         let mut next_look = started + LOOK_INTERVAL;
-        self.shared.tally = Tally::new();
         for index in 0..self.connections.len() {
-            self.refill(index, &mut schedule, now);
+            self.connections[index].revive();
+            self.refill(index, &mut schedule, Instant::now());
         }
         loop {
             if schedule.is_paced() {
                 now = Instant::now();
                 self.send_due(&mut schedule, now);
             }
-            let settled = self.shared.tally.settled();
-            progress.store(settled, Ordering::Relaxed);
-            if schedule.is_over(now) && settled == self.shared.tally.sent {
+            let tally = &self.shared.tally;
+            settled.store(tally.settled(), Ordering::Relaxed);
+            if schedule.is_over(now) && tally.settled() == tally.sent {
                 break;
             }
             if now >= next_look {
-                if !self.look(&schedule, now) {
+                if !self.look(&schedule, now) || stop.load(Ordering::Relaxed) {
                     break;
                 }
                 next_look = now + LOOK_INTERVAL;
@@ -172,7 +173,9 @@ impl<'a> Load<'a> {
                 self.ready.push(index);
             } else {
                 let count = schedule.take(free, now);
-                connection.request(count, now, now, &mut self.shared);
+                if count > 0 {
+                    connection.request(count, now, now, &mut self.shared);
+                }
             }
         }
         self.write(index);
@@ -237,10 +240,10 @@ impl<'a> Load<'a> {
         mut timeout: Duration,
     ) -> io::Result<()> {
         // With no connection free, a reply is what the next request waits for.
-        if let (Some(due), Some(_)) = (schedule.next_due(), self.ready.first()) {
-            if !self.alarm.set(due)? {
-                timeout = timeout.min(due.saturating_duration_since(Instant::now()));
-            }
+        if let (Some(due), Some(_)) = (schedule.next_due(), self.ready.first())
+            && !self.alarm.set(due)?
+        {
+            timeout = timeout.min(due.saturating_duration_since(Instant::now()));
         }
         poll(&mut self.poll, events, timeout)
     }

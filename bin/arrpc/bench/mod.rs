@@ -13,15 +13,17 @@ mod tally;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use arrpc::internals::{self, Sealer};
 use arrpc::{Client, Error, Phase, Value, blocking, value};
+use async_signal::{Signal, Signals};
 use clap::builder::ArgPredicate;
 use futures_rustls::pki_types::ServerName;
+use smol::stream::StreamExt;
 
 use crate::argument::{self, Address};
 use crate::failure::Failure;
@@ -42,7 +44,8 @@ was due, so that a server that stalls does not hide how many requests had to wai
 
 Errors are error replies, and requests whose connection was lost or whose reply did not come within
 the --timeout. Their latencies do not count. A lost connection is opened again 100 ms later, unless
-connections have been lost without a reply in between for as long as the --timeout.
+connections have been lost without a reply in between for as long as the --timeout. Ctrl-C ends a
+run, and what was measured until then is printed.
 
 Exit codes:
   0  every request was answered, and no connection lost
@@ -221,10 +224,25 @@ fn measure(arguments: &Arguments, plan: &Plan) -> Result<Tally, Failure> {
     });
     let mut loads = loads.map_err(|error| cannot_connect(arguments, error))?;
     if !arguments.warmup.is_zero() {
-        send("Warming up", Goal::Lasting(arguments.warmup), arguments.rate, &mut loads)?;
+        let warmup = Goal::Lasting(arguments.warmup);
+        send("Warming up", warmup, arguments.rate, &mut loads, &AtomicBool::new(false))?;
     }
+    let stop = stop_on_interrupt()?;
     let goal = arguments.requests.map_or(Goal::Lasting(arguments.duration), Goal::Requests);
-    send("Measuring", goal, arguments.rate, &mut loads)
+    send("Measuring", goal, arguments.rate, &mut loads, &stop)
+}
+
+/// Ctrl-C ends a run that has begun, not the program: what was measured is printed.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    let mut signals = Signals::new([Signal::Int])
+        .map_err(|error| Failure::system("cannot wait for signals", &error))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    thread::spawn(move || {
+        smol::block_on(signals.next());
+        stopped.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
 }
 
 /// The connections of each thread, one at least.
@@ -239,6 +257,7 @@ fn send(
     goal: Goal,
     rate: Option<f64>,
     loads: &mut [Load<'_>],
+    stop: &AtomicBool,
 ) -> Result<Tally, Failure> {
     let threads = loads.len();
     let counts: Vec<_> = loads.iter().map(|_| AtomicU64::new(0)).collect();
@@ -252,7 +271,7 @@ fn send(
                 let running = running.clone();
                 scope.spawn(move || {
                     let _running: mpsc::Sender<()> = running;
-                    load.run(Schedule::start(goal, rate, thread, threads), count)
+                    load.run(Schedule::start(goal, rate, thread, threads), count, stop)
                 })
             })
             .collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::report::thousands;
 use super::schedule::Goal;
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -20,7 +21,7 @@ pub(crate) fn show(what: &str, goal: Goal, counts: &[AtomicU64], running: &Recei
     };
     // Hidden unless standard error is a terminal.
     let bar = ProgressBar::new(length);
-    let style = ProgressStyle::with_template("{prefix} {bar:40} {percent:>3} %  {msg}");
+    let style = ProgressStyle::with_template("{prefix:10} {bar:40} {percent:>3} % {msg:>14}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(what.to_owned());
     let (mut before, mut rate) = ((started, 0), 0.0);
@@ -38,7 +39,7 @@ pub(crate) fn show(what: &str, goal: Goal, counts: &[AtomicU64], running: &Recei
             rate = (requests - before.1) as f64 / since.as_secs_f64();
             before = (now, requests);
         }
-        bar.set_message(format!("{requests} requests, {rate:.0} /s"));
+        bar.set_message(format!("{}/s", thousands(rate as u64)));
     }
     bar.finish_and_clear();
 }

@@ -88,7 +88,7 @@ impl Report<'_> {
         }
         if tally.unsent > 0 {
             let unsent = counted(tally.unsent, "request");
-            writeln!(out, "{unsent} not sent before the end")?;
+            writeln!(out, "{:<12}{unsent} that had to be sent before the end", "Not sent")?;
         }
         if !tally.latencies.is_empty() {
             out.push('\n');
@@ -248,7 +248,7 @@ fn counted(count: u64, what: &str) -> String {
 }
 
 /// A number with a comma behind each three digits.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
