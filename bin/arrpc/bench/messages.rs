@@ -141,10 +141,15 @@ impl Replies {
                 }
             });
         }
+        let left = rest.len();
         if known.goes_on_as(0, rest) {
-            *self = Self { matched: rest.len(), ..Self::new() };
+            self.matched = left;
+            self.unread.clear();
+            if left > 0 {
+                self.frames = Frames::new(MAX_REPLY_BYTES); // it had begun with this one
+            }
         } else {
-            self.unread.drain(..self.unread.len() - rest.len());
+            self.unread.drain(..self.unread.len() - left);
         }
         Ok(())
     }

@@ -100,16 +100,16 @@ pub(crate) struct Arguments {
     message: Option<Value>,
 
     /// Every request is so many bytes instead, a MessagePack bin
-    #[arg(long, value_name = "N", conflicts_with = "message")]
+    #[arg(long, value_name = "N", value_parser = argument::count::<u32>, conflicts_with = "message")]
     #[arg(allow_negative_numbers = true)]
-    message_bytes: Option<usize>,
+    message_bytes: Option<u32>,
 
     /// How long the server may take to accept a connection, or to answer
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "10")]
     #[arg(allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Threads that send; one has more to give than a server's thread can take
+    /// Threads that send; more than one is for servers that answer faster than one can ask
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1)]
     #[arg(allow_negative_numbers = true)]
     threads: usize,
@@ -126,7 +126,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let secret = arguments.security.auth_secret()?;
     let message = match (&arguments.message, arguments.message_bytes) {
         (Some(message), _) => message.clone(),
-        (None, Some(bytes)) => Value::Binary(vec![0; bytes]),
+        (None, Some(bytes)) => Value::Binary(vec![0; bytes as usize]),
         (None, None) => value!({"foo": "bar"}),
     };
     let request = request(&message, secret.as_deref())?;

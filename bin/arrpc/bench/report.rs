@@ -49,17 +49,18 @@ impl Report<'_> {
         let tls = if self.is_over_tls { "TLS" } else { "plain TCP" };
         let signed = if self.is_signed { ", signed messages" } else { "" };
         line("Server", format!("{}, {tls}{signed}", self.server))?;
-        let rate = self.rate.map(|rate| format!(", {rate} requests/s wanted"));
         line(
             "Load",
             format!(
-                "{}, {} in flight on each, {}{}",
+                "{}, {} in flight on each, {}",
                 counted(self.connections as u64, "connection"),
                 counted(self.pipeline as u64, "request"),
                 counted(self.threads as u64, "thread"),
-                rate.unwrap_or_default()
             ),
         )?;
+        if let Some(rate) = self.rate {
+            line("Rate", format!("{rate} requests/s wanted"))?;
+        }
         let reply = tally
             .reply_bytes
             .map(|bytes| format!(", the first reply {}", counted(bytes as u64, "byte")));
