@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use arrpc::{RpcError, Server, Value};
 use serde_json::Value as Json;
@@ -264,6 +265,20 @@ fn requests_that_get_no_reply_within_the_timeout_are_errors_and_end_the_run() {
         assert_eq!(report["unsent"], 94);
         assert_eq!(report["error_texts"][0]["text"], "no reply within 100ms");
     }
+}
+
+#[test]
+fn a_latency_at_a_fixed_rate_counts_from_when_the_request_was_due() {
+    // All requests are due while the server is busy with the first of them.
+    let calls = AtomicU64::new(0);
+    let server = start(Server::new(HOST, 0, move |_| {
+        if calls.fetch_add(1, Ordering::SeqCst) == 1 {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }));
+    let options = ["--connections", "1", "--rate", "1000", "--requests", "100", "--json"];
+    let report = report(command(server.local_addr(), &options), 0);
+    assert!(report["p50_us"].as_f64().is_some_and(|p50| p50 > 49_000.0), "{report}");
 }
 
 #[cfg(unix)]

@@ -122,8 +122,7 @@ impl Connection {
             self.written = (self.written + written) % shared.requests.length();
             shared.tally.bytes_sent += written as u64;
         }
-        stream.flush()?;
-        Ok(())
+        stream.flush()
     }
 
     /// Reads what has arrived, to the end of the connection if that `has_ended`, and returns when

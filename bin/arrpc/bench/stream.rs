@@ -97,12 +97,12 @@ impl Stream {
         Ok(written)
     }
 
-    /// Writes what TLS still has to say; false if the system does not take all of it.
-    pub(crate) fn flush(&mut self) -> io::Result<bool> {
-        match &mut self.session {
-            None => Ok(true),
-            Some(session) => send_records(session, &mut self.socket),
+    /// Writes what TLS still has to say, as much as the system takes.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            send_records(session, &mut self.socket)?;
         }
+        Ok(())
     }
 }
 
