@@ -24,7 +24,7 @@ pub(crate) fn show(what: &str, goal: Goal, counts: &[AtomicU64], running: &Recei
     let style = ProgressStyle::with_template("{prefix:10} {bar:40} {percent:>3} % {msg:>14}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(what.to_owned());
-    let (mut before, mut rate) = ((started, 0), 0.0);
+    let mut before = (started, 0);
     while running.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let now = Instant::now();
         let requests = counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
@@ -36,10 +36,10 @@ pub(crate) fn show(what: &str, goal: Goal, counts: &[AtomicU64], running: &Recei
         // Of half a second: the eye does not read a number that changes ten times in one.
         let since = now.duration_since(before.0);
         if since >= 5 * INTERVAL {
-            rate = (requests - before.1) as f64 / since.as_secs_f64();
+            let rate = (requests - before.1) as f64 / since.as_secs_f64();
+            bar.set_message(format!("{}/s", thousands(rate as u64)));
             before = (now, requests);
         }
-        bar.set_message(format!("{}/s", thousands(rate as u64)));
     }
     bar.finish_and_clear();
 }
