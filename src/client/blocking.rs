@@ -45,6 +45,7 @@ impl Client {
     setters! {
         timeout(timeout: Duration);
         con_max_retries(attempts: u32);
+        pipelined(depth: usize);
         max_connections(connections: usize);
         connection_lifetime(lifetime: Duration);
         tls_handshake_timeout(timeout: Duration);

@@ -14,6 +14,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
 
 use super::deadline::Deadline;
+use super::link::Driver;
 use crate::net::join_host_port;
 use crate::net::stream::{Stream, TcpOptions};
 use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
@@ -48,6 +49,9 @@ impl Default for ConnectOptions {
 /// Makes connections to one server: over sockets, or in a simulation.
 pub(crate) trait Connect {
     type Stream: AsyncRead + AsyncWrite + Unpin;
+
+    /// Runs what drives a shared connection, beside its calls.
+    fn spawn(&self, driver: Driver<Self::Stream>);
 
     /// `host:port`, for messages.
     fn address(&self) -> &Arc<str>;
@@ -169,6 +173,11 @@ impl Connect for Connector {
             Err(Error::Tls { address: self.address.to_string(), source })
         };
         deadline.within(Phase::Tls, handshake.or(late)).await
+    }
+
+    /// On smol's own threads: a call that is not polled must not hold up the others.
+    fn spawn(&self, driver: Driver<ClientStream>) {
+        smol::spawn(driver).detach();
     }
 
     fn is_open_and_silent(stream: &ClientStream) -> bool {

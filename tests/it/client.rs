@@ -47,7 +47,7 @@ fn read_byte(stream: &mut TcpStream) -> Option<u8> {
 fn every_option_of_a_client_has_the_default_that_its_docs_state() {
     let expected = "Client(Options { host: \"h\", port: 1, timeout: None, \
          connect: ConnectOptions { con_max_retries: 5, tls_handshake_timeout: 5s, \
-         tcp: TcpOptions { keepalive: 60s, nodelay: true } }, max_connections: 64, connection_lifetime: None, \
+         tcp: TcpOptions { keepalive: 60s, nodelay: true } }, depth: 1, max_connections: 64, connection_lifetime: None, \
          idempotent_retries: 3, \
          limits: Limits { max_bytes: 67108864, max_depth: 128, max_items: 1048576 }, \
          auth_secret: None, tls: [], tls_client_cert: None, metrics: false, \
