@@ -28,6 +28,11 @@ use crate::{Error, Value, time};
 /// Reads in one poll of the driver, before other tasks of its thread have their turn.
 const READS_PER_POLL: usize = 16;
 
+/// Calls that are woken in one poll of the driver, before it has its next turn and sends what they
+/// ask for: the server works on that while the others are run. With 256 calls that ask again at once,
+/// 1,780,000 a second on two processors, where waking all of them together makes it 1,070,000.
+const WAKES_PER_POLL: usize = 64;
+
 /// What a link's `load` is when it takes no further calls.
 const UNUSABLE: usize = usize::MAX;
 
@@ -210,8 +215,9 @@ pub(crate) struct Driver<S> {
     address: Arc<str>,
     /// The first bytes were looked at for another protocol.
     recognised: bool,
-    /// Those of one look at the stream, so that they are handed out under one lock.
+    /// Those of one read, so that they are handed out under one lock.
     replies: Vec<Value>,
+    /// The calls that have their replies, and were not told yet.
     wakers: Vec<Waker>,
     _counted: Option<OpenConnection>,
 }
@@ -245,30 +251,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if let Poll::Ready(Err(error)) = self.connection.poll_flush(context) {
                 return Poll::Ready(Err(self.disconnected(error)));
             }
-            let mut is_read_out = false;
-            while !is_read_out && reads < READS_PER_POLL {
-                match self.connection.poll_read(context) {
-                    Poll::Ready(Ok(0)) => {
-                        let end = io::ErrorKind::UnexpectedEof.into();
-                        return Poll::Ready(Err(self.disconnected(end)));
-                    }
-                    Poll::Ready(Ok(_)) => {
-                        reads += 1;
-                        self.find_replies()?;
-                    }
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(self.disconnected(error)));
-                    }
-                    Poll::Pending => is_read_out = true,
-                }
-            }
-            self.hand_out()?;
-            if !is_read_out {
+            self.wake_callers(WAKES_PER_POLL);
+            if !self.wakers.is_empty() || reads >= READS_PER_POLL {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if let Some(polled) = self.rest(context) {
-                return polled.map(Ok);
+            match self.connection.poll_read(context) {
+                Poll::Ready(Ok(0)) => {
+                    let end = io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Err(self.disconnected(end)));
+                }
+                Poll::Ready(Ok(_)) => {
+                    reads += 1;
+                    self.find_replies()?;
+                    self.hand_out()?;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.disconnected(error))),
+                Poll::Pending => {
+                    if let Some(polled) = self.rest(context) {
+                        return polled.map(Ok);
+                    }
+                }
             }
         }
     }
@@ -315,6 +318,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
+    fn disconnected(&self, error: io::Error) -> Error {
+        as_tls_error(&self.address, error).unwrap_or_else(|source| self.lost(source))
+    }
+}
+
+impl<S> Driver<S> {
     /// Gives each reply to its call.
     fn hand_out(&mut self) -> Result<(), Error> {
         if self.replies.is_empty() {
@@ -329,7 +338,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         self.link.unlock(state, false);
-        self.wakers.drain(..).for_each(Waker::wake);
         match is_unasked {
             true => {
                 Err(Error::Protocol(format!("{} sent more replies than requests", self.address)))
@@ -338,8 +346,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn disconnected(&self, error: io::Error) -> Error {
-        as_tls_error(&self.address, error).unwrap_or_else(|source| self.lost(source))
+    fn wake_callers(&mut self, at_most: usize) {
+        self.wakers.drain(..at_most.min(self.wakers.len())).for_each(Waker::wake);
     }
 
     fn lost(&self, source: io::Error) -> Error {
@@ -354,7 +362,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Error::Disconnected { source, .. } => (source.kind(), source.to_string()),
             other => (io::ErrorKind::ConnectionAborted, other.to_string()),
         };
-        tracing::debug!(server = %self.address, %error, "connection lost");
         let mut state = self.link.state();
         state.closed = true;
         let mut next = Some(error);
@@ -365,7 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         self.link.unlock(state, false);
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.wake_callers(usize::MAX);
     }
 }
 
@@ -375,6 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.advance(context).map(|ended| {
             if let Err(error) = ended {
+                tracing::debug!(server = %self.address, %error, "connection lost");
                 self.fail(error);
             }
         })
@@ -382,18 +390,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 }
 
 impl<S> Drop for Driver<S> {
-    /// An executor that is dropped drops its tasks: then no call may wait for ever.
+    /// An executor that ends drops its tasks: then no call may wait for ever.
     fn drop(&mut self) {
-        let mut state = self.link.state();
-        state.closed = true;
-        while !state.owed.is_empty() {
-            let source = io::ErrorKind::ConnectionAborted.into();
-            let error = Error::Disconnected { address: self.address.to_string(), source };
-            if let Ok(waker) = state.answer(Err(error)) {
-                self.wakers.extend(waker);
-            }
-        }
-        self.link.unlock(state, false);
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.fail(self.lost(io::ErrorKind::ConnectionAborted.into()));
     }
 }

@@ -12,6 +12,7 @@ mod command;
 mod cuts;
 mod lifecycle;
 mod limits;
+mod pipelined;
 mod session;
 mod tls;
 
