@@ -32,6 +32,11 @@ impl RpcError {
         message.to_string().into()
     }
 
+    /// The error for a peer whose message does not have the form of the handler's type.
+    pub(crate) fn other_form(cause: Error) -> Self {
+        Self::new(cause).with_reason("Message does not have the form of the handler's type")
+    }
+
     /// Keeps the message from logs and metrics, which show `reason` instead.
     pub(crate) fn with_reason(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);

@@ -66,6 +66,7 @@ pub use net::tls::TlsIdentity;
 pub use server::handler::{
     BlockingCall, Context, Handler, IntoReply, Reply, Response, blocking, marker,
 };
+pub use server::raw::{RawMessage, RawReply, Written};
 pub use server::{Server, ServerHandle};
 pub use services::typed::{Typed, TypedReply, TypedResponse, typed};
 pub use value::{Serde, from_value, to_value};

@@ -312,7 +312,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let protocol =
             |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
-        while let Some(message) = self.connection.next_message(&self.limits).map_err(protocol)? {
+        while let Some((message, _)) =
+            self.connection.next_message(&self.limits).map_err(protocol)?
+        {
             self.replies.push(wire::decode(message.bytes).map_err(protocol)?);
         }
         Ok(())

@@ -95,7 +95,7 @@ impl<C: Connect> Pool<C> {
                 let address = self.address();
                 return Err(Error::Protocol(format!("{address} {}", foreign.advice())));
             }
-            if let Some(message) = connection.next_message(&self.limits).map_err(protocol)? {
+            if let Some((message, _)) = connection.next_message(&self.limits).map_err(protocol)? {
                 let reply = wire::decode(message.bytes).map_err(protocol)?;
                 return match connection.unread().len() {
                     0 => Ok(reply),

@@ -55,6 +55,8 @@ pub struct Response(pub(crate) Answer);
 pub(crate) enum Answer {
     Ready(Result<Value, RpcError>),
     Later(Later),
+    /// It is in the connection's output: what a raw handler does.
+    Written,
 }
 
 pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>;
@@ -81,6 +83,7 @@ impl fmt::Debug for Response {
         match &self.0 {
             Answer::Ready(reply) => f.debug_tuple("Ready").field(reply).finish(),
             Answer::Later(_) => f.write_str("Later(..)"),
+            Answer::Written => f.write_str("Written"),
         }
     }
 }
@@ -215,13 +218,15 @@ impl<T: IntoReply, E: Into<RpcError>> IntoReply for Result<T, E> {
 impl<T: Serialize> closed::List for Serde<T> {}
 impl<T: Serialize> IntoReply for Serde<T> {
     fn into_reply(self) -> Result<Value, RpcError> {
-        to_value(&self.0).map_err(|error| {
-            tracing::error!(%error, "the handler's reply cannot be serialized");
-            RpcError::new(
-                "The handler's reply cannot be serialized, the server's log has the details",
-            )
-        })
+        to_value(&self.0).map_err(|error| not_serialized(&error))
     }
+}
+
+/// Logs what is wrong with a handler's reply, and returns what the peer is told of it.
+#[cold]
+pub(super) fn not_serialized(error: &dyn fmt::Display) -> RpcError {
+    tracing::error!(%error, "the handler's reply cannot be serialized");
+    RpcError::new("The handler's reply cannot be serialized, the server's log has the details")
 }
 
 macro_rules! into_reply {
@@ -345,6 +350,7 @@ mod tests {
         match Closure::new(handler).call(message.into(), &Context::new(peer, false)).0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => smol::block_on(reply),
+            Answer::Written => panic!("no closure over values writes"),
         }
     }
 

@@ -16,7 +16,7 @@ use super::World;
 use super::network::{self, Weather};
 use crate::server::budget::Budget;
 use crate::server::handler::{Closure, Context, Handler, Peer};
-use crate::server::service::{Service, Timeouts};
+use crate::server::service::{AnyHandler, Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
 use crate::time::{Sleep, now};
@@ -89,7 +89,7 @@ impl Server {
         let (open, closed) = channel::bounded(1);
         let (_serving, stopping) = channel::bounded(1);
         let service = Service {
-            handler: Box::new(handler(world)),
+            handler: AnyHandler::Values(Box::new(handler(world))),
             secret: options.secret,
             limits: options.limits,
             max_in_flight: options.max_in_flight,

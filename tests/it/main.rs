@@ -13,6 +13,7 @@ mod cuts;
 mod lifecycle;
 mod limits;
 mod pipelined;
+mod raw_handler;
 mod session;
 mod tls;
 
