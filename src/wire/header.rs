@@ -81,6 +81,7 @@ pub(crate) fn simple_size(marker: u8) -> Option<usize> {
 }
 
 /// The bytes of each simple value, by its marker; 0 for the others.
+#[allow(clippy::indexing_slicing)] // computed while compiling: what could panic would not compile
 const SIMPLE_SIZES: [u8; 256] = {
     let mut sizes = [0; 256];
     let mut marker = 0;
