@@ -15,7 +15,7 @@ use socket2::SockRef;
 
 use super::deadline::Deadline;
 use super::link::Driver;
-use crate::net::join_host_port;
+use crate::net::address::join_host_port;
 use crate::net::stream::{Stream, TcpOptions};
 use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
 use crate::time::Sleep;

@@ -14,6 +14,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::Input;
 use crate::Value;
+use crate::net::address::Origin;
 use crate::net::connection::Message;
 use crate::net::reactor::Deferred;
 use crate::net::stream::Transport;
@@ -138,7 +139,7 @@ fn run(stream: Pieces, service: Arc<Service>) -> Ending {
     }
     let deferred = Rc::new(Deferred::default());
     let shared = Rc::new(Shared::new(deferred.clone(), Stop::new(Default::default)));
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
+    let peer = Peer { origin: Origin(None), tls: false, identity: None };
     let context = handler::Context::new(peer, service.secret.is_some());
     let mut session = pin!(Session::new(stream, service, shared, context).run());
     let woken = Arc::new(Woken(AtomicBool::new(true)));

@@ -12,6 +12,7 @@ use std::task::Poll;
 use serde::Serialize;
 
 use crate::name::short_name;
+use crate::net::address::Origin;
 use crate::net::tls::TlsIdentity;
 use crate::{RpcError, Serde, Value, to_value};
 
@@ -98,7 +99,7 @@ pub struct Context {
 /// The part of a context that all calls of a connection share.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
+    pub(crate) origin: Origin,
     pub(crate) tls: bool,
     pub(crate) identity: Option<Box<TlsIdentity>>,
 }
@@ -108,9 +109,14 @@ impl Context {
         Self { connection: Arc::new(peer), signed }
     }
 
-    /// Returns the address of the peer.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.connection.address
+    /// Returns the address of the peer; `None` over a Unix socket, where peers have none.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.connection.origin.0
+    }
+
+    /// The peer as logs name it.
+    pub(crate) fn origin(&self) -> Origin {
+        self.connection.origin
     }
 
     /// Whether the message was signed with the server's secret.
@@ -346,7 +352,7 @@ mod tests {
         R: Reply<M>,
         M: 'static,
     {
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
+        let peer = Peer { origin: Origin(None), tls: false, identity: None };
         match Closure::new(handler).call(message.into(), &Context::new(peer, false)).0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => smol::block_on(reply),

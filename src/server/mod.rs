@@ -72,6 +72,11 @@ impl Server {
     /// Port 0 takes any free port, see [`ServerHandle::local_addr`]. An empty host listens on all
     /// IPv4 interfaces. A name is resolved at the start, IPv4 addresses first.
     ///
+    /// The host `unix:PATH`, such as `unix:/run/app/rpc.sock`, with port 0, listens on a Unix
+    /// socket instead. A socket that a server has left behind there is replaced, no other file is,
+    /// and the server removes its own when it stops. Whoever may write to that file may connect:
+    /// the umask decides that, or better, a directory that only the right users can enter.
+    ///
     /// A sync handler runs on the thread that serves the connection, as does an async one between
     /// its waits: for what blocks or computes for long, wrap it in [`blocking`](crate::blocking()).
     ///
@@ -98,7 +103,10 @@ impl Server {
     /// use arrpc::Server;
     ///
     /// let server = Server::with_context("127.0.0.1", 0, |message, context| {
-    ///     format!("{} said {message}", context.peer_addr())
+    ///     match context.peer_addr() {
+    ///         Some(peer) => format!("{peer} said {message}"),
+    ///         None => format!("a program on this machine said {message}"), // a Unix socket
+    ///     }
     /// });
     /// ```
     pub fn with_context<F, R, M>(host: impl Into<String>, port: u16, handler: F) -> Self
@@ -237,8 +245,8 @@ impl Server {
         self
     }
 
-    /// Calls `callback` with the bound address once the server listens. May be given several
-    /// times; each is called once, in order.
+    /// Calls `callback` with the bound address once the server listens; that of a Unix socket is
+    /// `0.0.0.0:0`. May be given several times; each is called once, in order.
     pub fn after_start(mut self, callback: impl FnOnce(SocketAddr) + Send + 'static) -> Self {
         self.after_start.push(Box::new(callback));
         self

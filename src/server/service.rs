@@ -181,7 +181,7 @@ impl Service {
 /// Logs that a handler took too long and returns what the peer is told of it.
 #[cold]
 pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError {
-    tracing::debug!(peer = %context.peer_addr(), "the handler took longer than {after:?}");
+    tracing::debug!(peer = %context.origin(), "the handler took longer than {after:?}");
     let text = format!("The handler took longer than {after:?} (handler_timeout)");
     RpcError::from(text).with_reason(HANDLER_TIMED_OUT)
 }
@@ -191,7 +191,7 @@ pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError 
 pub(crate) fn panicked(panic: &(dyn Any + Send), context: &Context) -> RpcError {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let peer = context.peer_addr();
+    let peer = context.origin();
     tracing::error!(%peer, panic = text.unwrap_or("not a text"), "the handler panicked");
     RpcError::from(HANDLER_PANICKED)
 }

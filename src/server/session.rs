@@ -123,8 +123,8 @@ impl<S: Transport> Session<S> {
         shared: Rc<Shared>,
         context: Context,
     ) -> Box<Self> {
-        let peer = context.peer_addr().ip();
-        let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(peer));
+        let origin = context.origin();
+        let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(origin.machine()));
         let holding = Holding::new(service.budget.clone());
         Box::new(Self {
             connection: Connection::new(stream),
@@ -401,7 +401,7 @@ impl<S: Transport> Session<S> {
     /// Tells a peer that speaks another protocol so, and ends the session.
     #[cold]
     fn turn_away(&mut self, foreign: Foreign) {
-        tracing::debug!(peer = %self.context.peer_addr(), ?foreign, "not MessagePack, turned away");
+        tracing::debug!(peer = %self.context.origin(), ?foreign, "not MessagePack, turned away");
         self.count("protocol");
         self.connection.output().extend_from_slice(foreign.answer());
         self.ending = Some(Ending::Refused);
@@ -455,7 +455,7 @@ impl<S: Transport> Session<S> {
     /// Says how a message was answered.
     #[inline]
     fn report(&self, outcome: Result<(), &str>, account: Account) {
-        let peer = self.context.peer_addr();
+        let peer = self.context.origin();
         match outcome {
             Ok(()) => tracing::debug!(%peer, bytes = account.bytes, "message answered"),
             Err(text) => {

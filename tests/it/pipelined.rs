@@ -241,8 +241,9 @@ fn threads_share_the_connection_of_a_blocking_client() {
 
 #[test]
 fn a_connection_is_not_used_beyond_its_lifetime() {
-    let server =
-        start(Server::with_context(HOST, 0, |_, context: Context| context.peer_addr().port()));
+    let server = start(Server::with_context(HOST, 0, |_, context: Context| {
+        context.peer_addr().map(|peer| peer.port())
+    }));
     let client = client(&server, 4).connection_lifetime(Duration::ZERO);
     let ports: HashSet<_> =
         (0..10).map(|_| smol::block_on(client.send(1)).expect("a reply").as_u64()).collect();

@@ -37,7 +37,9 @@ fn shop() -> Server {
         b"\xa5panic" => panic!("as it was told"),
         b"\xa5half?" => reply.write_bytes(b"\x92\x01"),
         b"\xa4two?" => reply.write_bytes(b"\x01\x02"),
-        b"\xa4who?" => reply.write(&message.context().peer_addr().ip().to_string()),
+        b"\xa4who?" => {
+            reply.write(&message.context().peer_addr().map(|peer| peer.ip().to_string()))
+        }
         b"\xa4fail" => Err(RpcError::new("it was told to")),
         [0..0x80] => reply.write_bytes(message.bytes()),
         _ => {
