@@ -37,7 +37,8 @@ macro_rules! setters {
 }
 
 impl Client {
-    /// Makes a client of the server at `host:port`. The host is a name or an IP address.
+    /// Makes a client of the server at `host:port`. The host is a name or an IP address, or
+    /// `unix:PATH` with port 0 for a server on a Unix socket.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self(crate::Client::new(host, port))
     }

@@ -11,6 +11,7 @@ mod permits;
 mod pipeline;
 mod pool;
 mod retry;
+mod socket;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -87,7 +88,8 @@ pub(crate) struct Options {
 }
 
 impl Client {
-    /// Makes a client of the server at `host:port`. The host is a name or an IP address.
+    /// Makes a client of the server at `host:port`. The host is a name or an IP address, or
+    /// `unix:PATH` with port 0 for a server on a Unix socket.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         let options = Options {
             host: host.into(),

@@ -11,8 +11,8 @@ use super::pipeline::Pipeline;
 use super::pool::Pool;
 use super::retry::RetryBudget;
 use crate::metrics::{self, ClientMetrics, endpoint};
-use crate::net::address::join_host_port;
-use crate::net::tls;
+use crate::net::address::{Address, join_host_port};
+use crate::net::tls::{self, Trust};
 use crate::wire::reply::Reply;
 use crate::wire::{MAX_MAX_DEPTH, Secret, envelope};
 use crate::{Error, RpcError, Value, log};
@@ -37,10 +37,17 @@ impl OpenClient {
             log::print_debug();
         }
         let config = |text: &str| Err(Error::Config(text.to_owned()));
+        let address = Address::new(&options.host, options.port)?;
         let tls = match (options.tls.as_slice(), &options.tls_client_cert) {
             ([], None) => None,
             ([], Some(_)) => {
                 return config("tls_client_cert needs tls, tls_cafile or tls_self_signed");
+            }
+            ([Trust::System | Trust::CaFile(_)], _) if address.is_unix() => {
+                return config(
+                    "a Unix socket has no host name for tls or tls_cafile to look for in a \
+                     certificate, give tls_self_signed",
+                );
             }
             ([trust], identity) => Some(tls::client_config(trust, identity.as_ref())?),
             _ => return config("give one of tls, tls_cafile and tls_self_signed, and only once"),
@@ -79,7 +86,11 @@ impl OpenClient {
                 let address = join_host_port(&options.metrics_host, options.metrics_port);
                 Error::Bind { address, source }
             })?;
-            let address = format!("{}:{}", options.host, options.port);
+            // As arrpc writes it, without brackets.
+            let address = match address.is_unix() {
+                true => address.to_string(),
+                false => format!("{}:{}", options.host, options.port),
+            };
             let signed = options.auth_secret.is_some();
             metrics = Some(metrics::client(&address, signed, tls.is_some()));
         }
