@@ -16,7 +16,7 @@ use crate::failure::{EXIT_CODES, Failure};
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Where the server listens; no host is localhost
+    /// Where the server listens, or unix:PATH for a Unix socket; no host is localhost
     #[arg(value_name = "HOST:PORT")]
     address: Address,
 
@@ -187,7 +187,9 @@ fn hint(arguments: &Arguments, signed: bool, error: &Error) -> Option<String> {
     let over_tls = *tls || tls_ca.is_some() || tls_self_signed.is_some();
     let hint = match error {
         Error::Connect { source, .. } => match source.kind() {
-            ErrorKind::ConnectionRefused => "nothing listens there; is the server running?",
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
+                "nothing listens there; is the server running?"
+            }
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset if over_tls => {
                 "does the server speak TLS? If not, leave the --tls options out"
             }
