@@ -1,7 +1,7 @@
 //! The listening socket of a server, of either family, and what it accepts.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr(),
             #[cfg(unix)]
-            Self::Unix(_) => Ok((Ipv4Addr::UNSPECIFIED, 0).into()),
+            Self::Unix(_) => Ok(([0, 0, 0, 0], 0).into()),
         }
     }
 

@@ -95,21 +95,36 @@ fn in_use(why: &str) -> io::Error {
 struct SocketFile {
     /// Absolute, as the process may change its directory.
     path: PathBuf,
+    identity: Identity,
+}
+
+/// What tells a file from another one: an inode is used again, but not at the same time, and
+/// nothing that is done with a socket's file changes its time.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
     device: u64,
     inode: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        let modified = (file.mtime(), file.mtime_nsec());
+        Ok(Self { device: file.dev(), inode: file.ino(), modified })
+    }
 }
 
 impl SocketFile {
     fn at(path: &Path) -> io::Result<Self> {
         let path = path::absolute(path)?;
-        let file = fs::symlink_metadata(&path)?;
-        Ok(Self { path, device: file.dev(), inode: file.ino() })
+        let identity = Identity::of(&path)?;
+        Ok(Self { path, identity })
     }
 
     /// Whether this is what stands at the path, and not what somebody has put there since.
     fn is_in_place(&self) -> bool {
-        fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
+        Identity::of(&self.path).is_ok_and(|identity| identity == self.identity)
     }
 }
 

@@ -16,6 +16,8 @@ mod pipelined;
 mod raw_handler;
 mod session;
 mod tls;
+#[cfg(unix)]
+mod unix;
 
 mod arrpc_faults;
 mod metrics;
