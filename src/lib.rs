@@ -1,5 +1,5 @@
-//! A message server and its client. One function answers messages: MessagePack values over TCP,
-//! from any language that has a MessagePack library.
+//! A message server and its client. One function answers messages: MessagePack values over TCP or a
+//! Unix socket, from any language that has a MessagePack library.
 //!
 //! ```
 //! use arrpc::{Error, Server, blocking, value};

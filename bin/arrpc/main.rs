@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use failure::Failure;
 
-/// Serves MessagePack messages over TCP or TLS, and sends them.
+/// Serves MessagePack messages over TCP, TLS or a Unix socket, and sends them.
 #[derive(Parser)]
 #[command(name = "arrpc", version)]
 struct Cli {
