@@ -405,6 +405,38 @@ fn send_without_end(path: &str) -> thread::JoinHandle<u64> {
 }
 
 #[test]
+fn a_call_that_a_stop_cuts_off_was_disconnected() {
+    let place = Place::new();
+    let (started_sender, started) = unbounded();
+    let server = Server::new(place.host(), 0, move |_| {
+        let started = started_sender.clone();
+        async move {
+            let _ = started.send(()).await;
+            std::future::pending::<()>().await;
+        }
+    });
+    let server = start(server.drain_timeout(Duration::from_millis(10)));
+    let client = blocking::Client::from(place.client());
+    let call = thread::spawn(move || client.send(1));
+    started.recv_blocking().expect("the handler runs");
+    stop(server);
+    let cut_off = call.join().expect("no panic");
+    assert!(matches!(cut_off, Err(Error::Disconnected { .. })), "{cut_off:?}");
+}
+
+#[test]
+fn a_refusal_before_the_end_of_a_large_request_is_read() {
+    let place = Place::new();
+    let _server = start(place.echo().max_message_bytes(1000));
+    match blocking::Client::from(place.client()).send(Value::Binary(vec![0; 8 << 20])) {
+        Err(Error::Rpc(error)) => {
+            assert_eq!(error.message(), "Message is longer than 1000 bytes (max_message_bytes)");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_peer_has_no_address() {
     let place = Place::new();
     let _server = start(Server::with_context(place.host(), 0, |_, context: Context| {
