@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arrpc::{Client, Context, Error, Server, ServerHandle, Value, blocking, value};
+use arrpc::{Client, Context, Error, RpcError, Server, ServerHandle, Value, blocking, value};
 use async_channel::unbounded;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -119,6 +119,34 @@ fn many_connections_are_served_at_once() {
         peers.iter_mut().for_each(|peer| peer.send(&[number]));
         peers.iter_mut().for_each(|peer| peer.expect(&[number]));
     }
+}
+
+#[test]
+fn calls_share_connections_and_handlers_have_the_bytes() {
+    let place = Place::new();
+    let server =
+        Server::raw(place.host(), 0, |message, reply| match message.context().peer_addr() {
+            None => reply.write_bytes(message.bytes()),
+            Some(_) => Err(RpcError::new("there is no address")),
+        });
+    let server = start(server);
+    let client = place.client().max_connections(2).pipelined(16);
+    for _ in 0..2 {
+        let calls: Vec<_> = (0..500)
+            .map(|number| {
+                let client = client.clone();
+                smol::spawn(async move { client.send(number).await })
+            })
+            .collect();
+        for (number, call) in calls.into_iter().enumerate() {
+            assert_eq!(smol::block_on(call).expect("a reply"), value!(number));
+        }
+    }
+    stop(server);
+    let _next = start(place.echo());
+    // Again, if it goes out before the end of the shared connection is noticed.
+    let again = client.idempotent();
+    assert_eq!(smol::block_on(again.send(1)).expect("a reply"), value!(1));
 }
 
 #[test]
