@@ -59,7 +59,9 @@ struct Counter {
 impl Handler for Counter {
     fn call(&self, _message: Value, context: &Context) -> Response {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        Response::ready(format!("call {calls} from {}", context.peer_addr().ip()))
+        let peer = context.peer_addr().map(|peer| peer.ip().to_string());
+        let peer = peer.unwrap_or_else(|| "a Unix socket".to_owned());
+        Response::ready(format!("call {calls} from {peer}"))
     }
 }
 

@@ -32,6 +32,11 @@ impl RpcError {
         message.to_string().into()
     }
 
+    /// The error for a peer whose message does not have the form of the handler's type.
+    pub(crate) fn other_form(cause: Error) -> Self {
+        Self::new(cause).with_reason("Message does not have the form of the handler's type")
+    }
+
     /// Keeps the message from logs and metrics, which show `reason` instead.
     pub(crate) fn with_reason(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);
@@ -75,7 +80,7 @@ pub enum Error {
     /// The server could not listen on its address.
     #[error("failed to listen on {address}")]
     Bind {
-        /// The address as it was given, `host:port`.
+        /// The address as it was given, `host:port` or `unix:path`.
         address: String,
         /// What the operating system said.
         source: io::Error,
@@ -89,7 +94,7 @@ pub enum Error {
     /// No connection came about: arrpc's `ConnectException`.
     #[error("Failed to connect to {address} with {attempts} attempts")]
     Connect {
-        /// The address as it was given, `host:port`.
+        /// The address as it was given, `host:port` or `unix:path`.
         address: String,
         /// How often it was tried.
         attempts: u32,
@@ -108,7 +113,7 @@ pub enum Error {
     /// was not sent again.
     #[error("{address} ended the connection before its reply, the request may have run")]
     Disconnected {
-        /// The address as it was given, `host:port`.
+        /// The address as it was given, `host:port` or `unix:path`.
         address: String,
         /// How the connection ended.
         source: io::Error,
@@ -137,7 +142,7 @@ pub enum Error {
     /// [`Error::Connect`].
     #[error("TLS with {address} failed")]
     Tls {
-        /// The address as it was given, `host:port`.
+        /// The address as it was given, `host:port` or `unix:path`.
         address: String,
         /// What was wrong.
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -1,5 +1,5 @@
-//! A message server and its client. One function answers messages: MessagePack values over TCP,
-//! from any language that has a MessagePack library.
+//! A message server and its client. One function answers messages: MessagePack values over TCP or a
+//! Unix socket, from any language that has a MessagePack library.
 //!
 //! ```
 //! use arrpc::{Error, Server, blocking, value};
@@ -66,6 +66,7 @@ pub use net::tls::TlsIdentity;
 pub use server::handler::{
     BlockingCall, Context, Handler, IntoReply, Reply, Response, blocking, marker,
 };
+pub use server::raw::{RawMessage, RawReply, Written};
 pub use server::{Server, ServerHandle};
 pub use services::typed::{Typed, TypedReply, TypedResponse, typed};
 pub use value::{Serde, from_value, to_value};

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use rmp_serde::decode;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::name::short_name;
 use crate::wire::{self, Limits, MAX_MAX_DEPTH, encode, frame};
@@ -149,16 +149,24 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
 /// # Ok::<(), arrpc::Error>(())
 /// ```
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
-    let error =
-        |cause: &dyn fmt::Display| Error::Protocol(format!("not a {}: {cause}", short_name::<T>()));
     let mut message = Vec::new();
-    encode::message(value, &mut message).map_err(|cause| error(&cause))?;
-    rmp_serde::from_slice(&message).map_err(|cause| match cause {
+    encode::message(value, &mut message).map_err(|cause| other_form::<T>(&cause))?;
+    from_message(&message)
+}
+
+/// Makes a type of a packed message, which it may borrow from.
+pub(crate) fn from_message<'a, T: Deserialize<'a>>(message: &'a [u8]) -> Result<T, Error> {
+    let error = |cause: &dyn fmt::Display| other_form::<T>(cause);
+    rmp_serde::from_slice(message).map_err(|cause| match cause {
         decode::Error::TypeMismatch(marker) => {
             error(&format_args!("{} where it has something else", kind_of(marker.to_u8())))
         }
         cause => error(&cause),
     })
+}
+
+fn other_form<T>(cause: &dyn fmt::Display) -> Error {
+    Error::Protocol(format!("not a {}: {cause}", short_name::<T>()))
 }
 
 /// What a value is, by its first byte, in the words of the MessagePack specification.

@@ -47,7 +47,8 @@ pub(crate) fn run(options: &[&str]) {
         "last" => {
             let last = last.clone();
             Server::with_context(HOST, port, move |message, context| {
-                last.lock().expect("no panics").insert(context.peer_addr(), SystemTime::now());
+                let peer = context.peer_addr().expect("it is over TCP");
+                last.lock().expect("no panics").insert(peer, SystemTime::now());
                 message
             })
         }

@@ -13,7 +13,8 @@ use crate::failure::Failure;
 /// Holds the secret if no file is given. No argument does: every user of the machine sees those.
 pub(crate) const AUTH_SECRET_VARIABLE: &str = "ARRPC_AUTH_SECRET";
 
-/// `HOST:PORT`. The host may be empty, and an IPv6 address stands in brackets.
+/// `HOST:PORT`, or `unix:PATH`, which is a host to the library. The host may be empty, and an IPv6
+/// address stands in brackets.
 #[derive(Clone)]
 pub(crate) struct Address {
     pub(crate) host: String,
@@ -25,13 +26,21 @@ impl Address {
     pub(crate) fn host_or_localhost(&self) -> &str {
         if self.host.is_empty() { "localhost" } else { &self.host }
     }
+
+    pub(crate) fn is_unix(&self) -> bool {
+        self.host.starts_with("unix:")
+    }
 }
 
 impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || "write HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned();
+        if text.starts_with("unix:") {
+            return Ok(Self { host: text.to_owned(), port: 0 });
+        }
+        let form =
+            || "write HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, or unix:PATH".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
         let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if in_brackets.is_none() && host.contains(':') {

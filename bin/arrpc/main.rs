@@ -19,7 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use failure::Failure;
 
-/// Serves MessagePack messages over TCP or TLS, sends them, and measures how fast they are answered.
+/// Serves MessagePack messages over TCP, TLS or a Unix socket, sends them, and measures how fast
+/// they are answered.
 #[derive(Parser)]
 #[command(name = "arrpc", version)]
 struct Cli {

@@ -100,7 +100,9 @@ impl Security {
         let Trust { tls, tls_ca, .. } = &self.trust;
         let hint = match error {
             Error::Connect { source, .. } => match source.kind() {
-                ErrorKind::ConnectionRefused => "nothing listens there; is the server running?",
+                ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
+                    "nothing listens there; is the server running?"
+                }
                 ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset if self.is_over_tls() => {
                     "does the server speak TLS? If not, leave the --tls options out"
                 }

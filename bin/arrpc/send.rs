@@ -15,7 +15,7 @@ use crate::security::Security;
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Where the server listens; no host is localhost
+    /// Where the server listens, or unix:PATH for a Unix socket; no host is localhost
     #[arg(value_name = "HOST:PORT")]
     address: Address,
 

@@ -20,7 +20,8 @@ use crate::failure::{Failure, say};
 /// Answer each message with itself, or with the value of --reply, until SIGINT or SIGTERM.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to listen; port 0 takes a free one, no host is every IPv4 interface
+    /// Where to listen, or unix:PATH for a Unix socket; port 0 takes a free one, no host is every
+    /// IPv4 interface
     #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     address: Address,
 
@@ -252,13 +253,15 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
 /// Prints where the server listens, and how to send it something.
 fn announce(arguments: &Arguments, signed: bool, server: &ServerHandle) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    let address = shown(arguments, server.local_addr());
     let tls = match (&arguments.tls_cert, &arguments.tls_client_ca) {
+        (None, _) if arguments.address.is_unix() => "no TLS",
         (None, _) => "plain TCP",
         (Some(_), None) => "TLS",
         (Some(_), Some(_)) => "TLS with client certificates",
     };
     let signatures = if signed { ", signed messages only" } else { "" };
-    writeln!(out, "Listening on {} ({tls}{signatures})", server.local_addr())?;
+    writeln!(out, "Listening on {address} ({tls}{signatures})")?;
     if let Some(address) = server.metrics_addr() {
         writeln!(out, "Metrics at http://{address}/metrics")?;
     }
@@ -272,6 +275,14 @@ fn announce(arguments: &Arguments, signed: bool, server: &ServerHandle) -> io::R
     writeln!(out, "Try it from another terminal{needs}:")?;
     writeln!(out, "  {}", send_command(arguments, server.local_addr()))?;
     out.flush()
+}
+
+/// The address where the server listens: its path, if it is a Unix socket.
+fn shown(arguments: &Arguments, address: SocketAddr) -> String {
+    match arguments.address.is_unix() {
+        true => arguments.address.host.clone(),
+        false => address.to_string(),
+    }
 }
 
 /// A line for a shell in the same directory.
@@ -295,7 +306,7 @@ fn send_command(arguments: &Arguments, mut address: SocketAddr) -> String {
     if let Some(file) = &arguments.auth_secret_file {
         words.extend(["--auth-secret-file".into(), file.clone()]);
     }
-    words.extend([address.to_string().into(), r#"{"foo": "bar"}"#.into()]);
+    words.extend([shown(arguments, address).into(), r#"{"foo": "bar"}"#.into()]);
     let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
     words.join(" ")
 }

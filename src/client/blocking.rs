@@ -37,7 +37,8 @@ macro_rules! setters {
 }
 
 impl Client {
-    /// Makes a client of the server at `host:port`. The host is a name or an IP address.
+    /// Makes a client of the server at `host:port`. The host is a name or an IP address, or
+    /// `unix:PATH` with port 0 for a server on a Unix socket.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self(crate::Client::new(host, port))
     }
@@ -45,6 +46,7 @@ impl Client {
     setters! {
         timeout(timeout: Duration);
         con_max_retries(attempts: u32);
+        pipelined(depth: usize);
         max_connections(connections: usize);
         connection_lifetime(lifetime: Duration);
         tls_handshake_timeout(timeout: Duration);

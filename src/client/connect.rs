@@ -1,20 +1,20 @@
-//! Makes connections to one server: name, TCP, TLS, and the attempts at it. Keeps none.
+//! Makes connections to one server: name, socket, TLS, and the attempts at it. Keeps none.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_net::TcpStream;
 use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::{self, ClientConfig};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
-use socket2::SockRef;
 
 use super::deadline::Deadline;
-use crate::net::join_host_port;
+use super::link::Driver;
+use super::socket::Socket;
+use crate::net::address::Address;
 use crate::net::stream::{Stream, TcpOptions};
 use crate::net::tls::{self, DEFAULT_HANDSHAKE_TIMEOUT};
 use crate::time::Sleep;
@@ -25,7 +25,7 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const MAX_BACK_OFF: Duration = Duration::from_secs(2);
 
 /// The stream of a client's connection.
-pub(crate) type ClientStream = Stream<TcpStream>;
+pub(crate) type ClientStream = Stream<Socket>;
 
 /// How a client connects.
 #[derive(Clone, Debug)]
@@ -49,7 +49,10 @@ impl Default for ConnectOptions {
 pub(crate) trait Connect {
     type Stream: AsyncRead + AsyncWrite + Unpin;
 
-    /// `host:port`, for messages.
+    /// Runs what drives a shared connection, beside its calls.
+    fn spawn(&self, driver: Driver<Self::Stream>);
+
+    /// `host:port` or `unix:path`, for messages.
     fn address(&self) -> &Arc<str>;
 
     /// How often to try, 1 at least.
@@ -97,10 +100,10 @@ pub(crate) async fn pause(attempts: u32, deadline: &Deadline) -> Result<(), Erro
     deadline.within(Phase::Connect, pause).await
 }
 
-/// What it takes to connect to one server over TCP.
+/// What it takes to connect to one server over sockets.
 pub(crate) struct Connector {
-    host: String,
-    port: u16,
+    server: Address,
+    /// The same for messages.
     address: Arc<str>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     options: ConnectOptions,
@@ -113,8 +116,13 @@ impl Connector {
         tls: Option<Arc<ClientConfig>>,
         options: ConnectOptions,
     ) -> Result<Self, Error> {
+        let server = Address::new(host, port)?;
         let tls = match tls {
             None => None,
+            // Only one certificate is trusted there, whatever its name, and no address is sent.
+            Some(config) if server.is_unix() => {
+                Some((TlsConnector::from(config), Ipv4Addr::UNSPECIFIED.into()))
+            }
             Some(config) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(|_| {
                     Error::Config(format!(
@@ -124,8 +132,8 @@ impl Connector {
                 Some((TlsConnector::from(config), name))
             }
         };
-        let address = join_host_port(host, port).into();
-        Ok(Self { host: host.to_owned(), port, address, tls, options })
+        let address = server.to_string().into();
+        Ok(Self { server, address, tls, options })
     }
 }
 
@@ -141,13 +149,7 @@ impl Connect for Connector {
     }
 
     async fn attempt(&self, deadline: &Deadline) -> Result<io::Result<ClientStream>, Error> {
-        let connect = async {
-            let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
-            Ok(connected.and_then(|socket| {
-                self.options.tcp.apply(&SockRef::from(&socket))?;
-                Ok(socket)
-            }))
-        };
+        let connect = async { Ok(Socket::connect(&self.server, self.options.tcp).await) };
         let socket = match deadline.within(Phase::Connect, connect).await? {
             Ok(socket) => socket,
             Err(error) => return Ok(Err(error)),
@@ -171,9 +173,13 @@ impl Connect for Connector {
         deadline.within(Phase::Tls, handshake.or(late)).await
     }
 
+    /// On smol's own threads: a call that is not polled must not hold up the others.
+    fn spawn(&self, driver: Driver<ClientStream>) {
+        smol::spawn(driver).detach();
+    }
+
     fn is_open_and_silent(stream: &ClientStream) -> bool {
-        let peeked = SockRef::from(stream.socket()).peek(&mut [MaybeUninit::uninit()]);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        stream.socket().is_open_and_silent()
     }
 }
 

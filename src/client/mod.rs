@@ -5,10 +5,13 @@ pub mod blocking;
 
 pub(crate) mod connect;
 pub(crate) mod deadline;
+pub(crate) mod link;
 pub(crate) mod open;
 mod permits;
+mod pipeline;
 mod pool;
 mod retry;
+mod socket;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -69,6 +72,8 @@ pub(crate) struct Options {
     port: u16,
     timeout: Option<Duration>,
     connect: ConnectOptions,
+    /// The calls that a connection may have on their way: `pipelined`.
+    depth: usize,
     max_connections: usize,
     connection_lifetime: Option<Duration>,
     idempotent_retries: u32,
@@ -83,13 +88,15 @@ pub(crate) struct Options {
 }
 
 impl Client {
-    /// Makes a client of the server at `host:port`. The host is a name or an IP address.
+    /// Makes a client of the server at `host:port`. The host is a name or an IP address, or
+    /// `unix:PATH` with port 0 for a server on a Unix socket.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         let options = Options {
             host: host.into(),
             port,
             timeout: None,
             connect: ConnectOptions::default(),
+            depth: 1,
             max_connections: 64,
             connection_lifetime: None,
             idempotent_retries: 3,
@@ -132,8 +139,44 @@ impl Client {
         self.with(|options| options.connect.con_max_retries = attempts)
     }
 
-    /// Sets how many connections the client may have, 1 at least. Each carries one call at a time;
-    /// further calls wait for a free one.
+    /// Lets calls share connections: up to `depth` of them, 1 at least, are on their way on each,
+    /// sent together and answered in order. A further connection is made when those that are there
+    /// have as many, up to [`max_connections`](Self::max_connections).
+    ///
+    /// For many calls at once: with 256 of them a client does several times as many as with a
+    /// connection for each. A slow request holds up those behind it, as replies come in the order
+    /// of the requests. A call that ends early, by its `timeout` or because it is dropped, leaves
+    /// the others alone: its reply is discarded when it comes, and until then new calls take
+    /// another connection if they can; one that nobody waits on any more is closed. If a connection
+    /// is lost, so are all calls on it.
+    ///
+    /// Not for a Python arrpc server, which would answer the first of several requests only.
+    /// Reading and writing is done on smol's threads (`SMOL_THREADS`), whatever runs the calls.
+    ///
+    /// Defaults to 1: a connection carries one call at a time.
+    ///
+    /// ```
+    /// use arrpc::{Client, Server, value};
+    ///
+    /// let server = Server::new("127.0.0.1", 0, |message| message).start_background()?;
+    /// let client = Client::new("127.0.0.1", server.local_addr().port()).pipelined(256);
+    /// let calls: Vec<_> = (0..1000)
+    ///     .map(|number| {
+    ///         let client = client.clone();
+    ///         smol::spawn(async move { client.send(value!(number)).await })
+    ///     })
+    ///     .collect();
+    /// for (number, call) in calls.into_iter().enumerate() {
+    ///     assert_eq!(smol::block_on(call)?, value!(number));
+    /// }
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    pub fn pipelined(self, depth: usize) -> Self {
+        self.with(|options| options.depth = depth)
+    }
+
+    /// Sets how many connections the client may have, 1 at least. Each carries one call at a time,
+    /// or as many as [`pipelined`](Self::pipelined) says; further calls wait.
     ///
     /// Defaults to 64.
     pub fn max_connections(self, connections: usize) -> Self {

@@ -1,26 +1,33 @@
 //! A client at work: its options checked and loaded, and a call from its packed message to its
 //! reply.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Options;
 use super::connect::{Connect, Connector, pause};
 use super::deadline::Deadline;
+use super::pipeline::Pipeline;
 use super::pool::Pool;
 use super::retry::RetryBudget;
 use crate::metrics::{self, ClientMetrics, endpoint};
-use crate::net::{join_host_port, tls};
+use crate::net::address::{Address, join_host_port};
+use crate::net::tls::{self, Trust};
 use crate::wire::reply::Reply;
-use crate::wire::{Limits, MAX_MAX_DEPTH, Secret, envelope};
+use crate::wire::{MAX_MAX_DEPTH, Secret, envelope};
 use crate::{Error, RpcError, Value, log};
 
 /// What the calls of a client share.
 pub(crate) struct OpenClient<C: Connect = Connector> {
-    pool: Pool<C>,
+    connections: Connections<C>,
     secret: Option<Secret>,
     metrics: Option<ClientMetrics>,
-    limits: Limits,
     retries: RetryBudget,
+}
+
+enum Connections<C: Connect> {
+    Lockstep(Pool<C>),
+    Pipelined(Pipeline<C>),
 }
 
 impl OpenClient {
@@ -30,10 +37,17 @@ impl OpenClient {
             log::print_debug();
         }
         let config = |text: &str| Err(Error::Config(text.to_owned()));
+        let address = Address::new(&options.host, options.port)?;
         let tls = match (options.tls.as_slice(), &options.tls_client_cert) {
             ([], None) => None,
             ([], Some(_)) => {
                 return config("tls_client_cert needs tls, tls_cafile or tls_self_signed");
+            }
+            ([Trust::System | Trust::CaFile(_)], _) if address.is_unix() => {
+                return config(
+                    "a Unix socket has no host name for tls or tls_cafile to look for in a \
+                     certificate, give tls_self_signed",
+                );
             }
             ([trust], identity) => Some(tls::client_config(trust, identity.as_ref())?),
             _ => return config("give one of tls, tls_cafile and tls_self_signed, and only once"),
@@ -43,6 +57,9 @@ impl OpenClient {
         }
         if options.connect.con_max_retries == 0 {
             return config("con_max_retries must be 1 at least, it counts the first attempt");
+        }
+        if options.depth == 0 {
+            return config("pipelined must be 1 at least");
         }
         if options.max_connections == 0 {
             return config("max_connections must be 1 at least");
@@ -69,7 +86,11 @@ impl OpenClient {
                 let address = join_host_port(&options.metrics_host, options.metrics_port);
                 Error::Bind { address, source }
             })?;
-            let address = format!("{}:{}", options.host, options.port);
+            // As arrpc writes it, without brackets.
+            let address = match address.is_unix() {
+                true => address.to_string(),
+                false => format!("{}:{}", options.host, options.port),
+            };
             let signed = options.auth_secret.is_some();
             metrics = Some(metrics::client(&address, signed, tls.is_some()));
         }
@@ -82,16 +103,27 @@ impl OpenClient {
 impl<C: Connect> OpenClient<C> {
     /// Makes a client of options that were checked.
     pub(crate) fn new(connector: C, options: &Options, metrics: Option<ClientMetrics>) -> Self {
-        Self {
-            pool: Pool::new(
+        let Options { max_connections, connection_lifetime, limits, depth, .. } = *options;
+        let lifetime = connection_lifetime;
+        let of_connections = metrics.clone();
+        let connections = match depth {
+            1 => {
+                let pool = Pool::new(connector, max_connections, lifetime, limits, of_connections);
+                Connections::Lockstep(pool)
+            }
+            _ => Connections::Pipelined(Pipeline::new(
                 connector,
-                options.max_connections,
-                options.connection_lifetime,
-                metrics.clone(),
-            ),
+                depth,
+                max_connections,
+                lifetime,
+                limits,
+                of_connections,
+            )),
+        };
+        Self {
+            connections,
             secret: options.auth_secret.clone(),
             metrics,
-            limits: options.limits,
             retries: RetryBudget::new(options.idempotent_retries),
         }
     }
@@ -126,7 +158,7 @@ impl<C: Connect> OpenClient<C> {
             Reply::Auth(message) => Err(Error::Auth(message)),
         });
         if let Err(error) = &result {
-            tracing::debug!(server = %self.pool.address(), %error, "call failed");
+            tracing::debug!(server = %self.address(), %error, "call failed");
             if let Some(metrics) = &self.metrics {
                 metrics.error(&error.reason());
             }
@@ -135,8 +167,17 @@ impl<C: Connect> OpenClient<C> {
     }
 
     async fn exchange_once(&self, request: &[u8], deadline: &Deadline) -> Result<Value, Error> {
-        let lease = self.pool.lease(deadline).await?;
-        lease.exchange(request, deadline, &self.limits).await
+        match &self.connections {
+            Connections::Lockstep(pool) => pool.exchange(request, deadline).await,
+            Connections::Pipelined(pipeline) => pipeline.exchange(request, deadline).await,
+        }
+    }
+
+    fn address(&self) -> &Arc<str> {
+        match &self.connections {
+            Connections::Lockstep(pool) => pool.address(),
+            Connections::Pipelined(pipeline) => pipeline.address(),
+        }
     }
 
     async fn exchange_repeatedly(
@@ -153,7 +194,7 @@ impl<C: Connect> OpenClient<C> {
                 return received;
             }
             retries += 1;
-            let server = self.pool.address();
+            let server = self.address();
             tracing::debug!(%server, retries, error = %source, "connection lost, sending again");
             pause(retries, deadline).await?;
         }

@@ -24,6 +24,7 @@ pub(super) struct Pool<C: Connect> {
     /// The last one used is the first one used again, so that those not needed grow old.
     idle: Mutex<Vec<Pooled<C::Stream>>>,
     lifetime: Option<Duration>,
+    limits: Limits,
     metrics: Option<ClientMetrics>,
 }
 
@@ -39,18 +40,28 @@ impl<C: Connect> Pool<C> {
         connector: C,
         max_connections: usize,
         lifetime: Option<Duration>,
+        limits: Limits,
         metrics: Option<ClientMetrics>,
     ) -> Self {
         let permits = Permits::new(max_connections);
-        Self { connector, permits, idle: Mutex::default(), lifetime, metrics }
+        Self { connector, permits, idle: Mutex::default(), lifetime, limits, metrics }
     }
 
     pub(super) fn address(&self) -> &Arc<str> {
         self.connector.address()
     }
 
+    /// Sends a request and waits for its reply.
+    pub(super) async fn exchange(
+        &self,
+        request: &[u8],
+        deadline: &Deadline,
+    ) -> Result<Value, Error> {
+        self.lease(deadline).await?.exchange(request, deadline).await
+    }
+
     /// Waits for a connection for one exchange: an idle one, or a new one.
-    pub(super) async fn lease(&self, deadline: &Deadline) -> Result<Lease<'_, C>, Error> {
+    async fn lease(&self, deadline: &Deadline) -> Result<Lease<'_, C>, Error> {
         let permit = async { Ok(self.permits.acquire().await) };
         let permit = deadline.within(Phase::Queue, permit).await?;
         let pooled = match self.take_idle() {
@@ -76,11 +87,7 @@ impl<C: Connect> Pool<C> {
         }
     }
 
-    async fn receive(
-        &self,
-        connection: &mut Connection<C::Stream>,
-        limits: &Limits,
-    ) -> Result<Value, Error> {
+    async fn receive(&self, connection: &mut Connection<C::Stream>) -> Result<Value, Error> {
         let protocol =
             |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
         loop {
@@ -88,7 +95,7 @@ impl<C: Connect> Pool<C> {
                 let address = self.address();
                 return Err(Error::Protocol(format!("{address} {}", foreign.advice())));
             }
-            if let Some(message) = connection.next_message(limits).map_err(protocol)? {
+            if let Some((message, _)) = connection.next_message(&self.limits).map_err(protocol)? {
                 let reply = wire::decode(message.bytes).map_err(protocol)?;
                 return match connection.unread().len() {
                     0 => Ok(reply),
@@ -121,7 +128,7 @@ impl<C: Connect> Pool<C> {
 }
 
 /// A connection for one exchange. Dropped at any other point, the connection is closed.
-pub(super) struct Lease<'a, C: Connect> {
+struct Lease<'a, C: Connect> {
     pool: &'a Pool<C>,
     pooled: Pooled<C::Stream>,
     _permit: Permit<'a>,
@@ -129,12 +136,7 @@ pub(super) struct Lease<'a, C: Connect> {
 
 impl<C: Connect> Lease<'_, C> {
     /// Writes a request and reads its reply.
-    pub(super) async fn exchange(
-        mut self,
-        request: &[u8],
-        deadline: &Deadline,
-        limits: &Limits,
-    ) -> Result<Value, Error> {
+    async fn exchange(mut self, request: &[u8], deadline: &Deadline) -> Result<Value, Error> {
         let pool = self.pool;
         let connection = &mut self.pooled.connection;
         connection.output().extend_from_slice(request);
@@ -142,7 +144,7 @@ impl<C: Connect> Lease<'_, C> {
         let written = deadline.within(Phase::Send, written).await?;
         // A server that refuses a request before its end answers and reads no more: its reply may
         // be here although the rest could not be written.
-        let reply = pool.receive(connection, limits);
+        let reply = pool.receive(connection);
         let reply = deadline.within(Phase::Reply, reply).await?;
         if written.is_ok() {
             connection.shrink();
@@ -164,8 +166,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let options = ConnectOptions { con_max_retries: 1, ..ConnectOptions::default() };
+        let limits = Limits { max_bytes: 1 << 20, max_depth: 128, max_items: 1 << 20 };
         let connector = Connector::new("127.0.0.1", port, None, options).expect("nothing is wrong");
-        let pool = Pool::new(connector, 1, None, None);
+        let pool = Pool::new(connector, 1, None, limits, None);
         smol::block_on(async {
             let never = Deadline::after(None).expect("not zero");
             let first = pool.lease(&never).await.expect("it listens");

@@ -14,18 +14,20 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::Input;
 use crate::Value;
+use crate::net::address::Origin;
 use crate::net::connection::Message;
 use crate::net::reactor::Deferred;
 use crate::net::stream::Transport;
 use crate::server::budget::Budget;
-use crate::server::handler::{self, Closure, Handler, Peer};
-use crate::server::service::{Refusal, Service, Timeouts};
+use crate::server::handler::{self, Closure, Peer};
+use crate::server::raw::RawHandler;
+use crate::server::service::{AnyHandler, Refusal, Service, Timeouts};
 use crate::server::session::{Ending, Session, Shared};
 use crate::server::stop::Stop;
 use crate::time::simulated;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
-use crate::wire::{FrameFinder, Limits, Secret, envelope, frame};
+use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope, frame};
 
 const SECRET: &[u8] = b"secret";
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ enum End {
 
 /// The input is 7 bytes of options, and what the peer sends: how long the pieces are that are read
 /// and written, the limits, the requests in flight, and flags for a secret, for handlers that take
-/// a moment, and for the end.
+/// a moment, for the end, and for one that gets bytes.
 pub fn session(data: &[u8]) {
     let mut input = Input(data);
     let read_size = usize::from(input.byte()) + 1;
@@ -55,7 +57,7 @@ pub fn session(data: &[u8]) {
     let end = [End::Closed, End::Silent, End::Reset, End::Closed][usize::from(flags >> 2 & 3)];
     let budget = Budget::new(usize::MAX);
     let service = Arc::new(Service {
-        handler: handler(flags & 2 != 0),
+        handler: handler(flags & 16 != 0, flags & 2 != 0),
         secret: (flags & 1 != 0).then(|| Secret::new(SECRET)),
         limits,
         max_in_flight,
@@ -106,8 +108,16 @@ pub fn session(data: &[u8]) {
     }
 }
 
-fn handler(later: bool) -> Box<dyn Handler> {
-    match later {
+/// An echo of one of three kinds.
+fn handler(is_raw: bool, later: bool) -> AnyHandler {
+    if is_raw {
+        return AnyHandler::Raw(RawHandler::new(|message, reply| {
+            let mut packed = Vec::new();
+            encode::message(&message.to_value()?, &mut packed).expect("less than 4 GiB");
+            reply.write_bytes(&packed)
+        }));
+    }
+    AnyHandler::Values(match later {
         false => Box::new(Closure::new(|message| message)),
         true => Box::new(Closure::new(|message: Value| async {
             // Some take longer than those behind them.
@@ -116,7 +126,7 @@ fn handler(later: bool) -> Box<dyn Handler> {
             }
             message
         })),
-    }
+    })
 }
 
 /// Polls a session to its end.
@@ -129,7 +139,7 @@ fn run(stream: Pieces, service: Arc<Service>) -> Ending {
     }
     let deferred = Rc::new(Deferred::default());
     let shared = Rc::new(Shared::new(deferred.clone(), Stop::new(Default::default)));
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
+    let peer = Peer { origin: Origin(None), tls: false, identity: None };
     let context = handler::Context::new(peer, service.secret.is_some());
     let mut session = pin!(Session::new(stream, service, shared, context).run());
     let woken = Arc::new(Woken(AtomicBool::new(true)));
@@ -156,7 +166,7 @@ fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
                 let (bytes, rest) = sent.split_at(length);
                 sent = rest;
                 let message = Message { bytes, items: finder.items() };
-                open(message, service).and_then(|message| service.decode(message))
+                open(message, service).and_then(|message| decode(message, service))
             }
             Ok(None) if end == End::Silent => Err(Refusal::TimedOut { after: SECOND }),
             Ok(None) => break,
@@ -190,6 +200,13 @@ fn open<'a>(message: Message<'a>, service: &Service) -> Result<Message<'a>, Refu
     let Some(secret) = &service.secret else { return Ok(message) };
     let bytes = envelope::open(message.bytes, secret).ok_or(Refusal::InvalidSignature)?;
     Ok(Message { bytes, items: frame::check_whole(bytes, &service.limits)? })
+}
+
+fn decode(message: Message<'_>, service: &Service) -> Result<Value, Refusal> {
+    match service.secret.is_none() && envelope::is_envelope(message.bytes) {
+        true => Err(Refusal::NoSecret),
+        false => Ok(wire::decode(message.bytes)?),
+    }
 }
 
 /// A stream that hands out its bytes and takes replies in pieces, with polls in vain in between.

@@ -25,9 +25,10 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::readiness::{self, Roster};
 use super::{REGISTRY, Registry};
-use crate::net::join_host_port;
-use crate::net::listener::{DEFAULT_BACKLOG, Listener};
+use crate::net::address::join_host_port;
+use crate::net::listener::DEFAULT_BACKLOG;
 use crate::net::stream::TcpOptions;
+use crate::net::tcp::Listener;
 
 pub(crate) use super::readiness::Readiness;
 

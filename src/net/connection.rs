@@ -74,19 +74,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.input.start = self.input.end;
     }
 
-    /// Takes the next complete message out of what has arrived; `None` if there is none.
+    /// Takes the next complete message out of what has arrived, with the output for its reply;
+    /// `None` if there is none.
     #[inline]
     pub(crate) fn next_message(
         &mut self,
         limits: &Limits,
-    ) -> Result<Option<Message<'_>>, Malformed> {
+    ) -> Result<Option<(Message<'_>, &mut Vec<u8>)>, Malformed> {
         if self.input.start == self.input.end {
             return Ok(None);
         }
         match self.finder.find(self.input.unread(), limits)? {
             Some(length) => {
                 let items = self.finder.items();
-                Ok(Some(Message { bytes: self.input.consume(length), items }))
+                let bytes = self.input.consume(length);
+                Ok(Some((Message { bytes, items }, &mut self.output)))
             }
             None => Ok(None),
         }
@@ -399,7 +401,9 @@ mod tests {
             let mut found = Vec::new();
             loop {
                 connection.borrow_buffers(&mut buffers);
-                while let Some(message) = connection.next_message(&LIMITS).expect("well-formed") {
+                while let Some((message, _)) =
+                    connection.next_message(&LIMITS).expect("well-formed")
+                {
                     found.push(message.bytes.to_vec());
                 }
                 let read = connection.poll_read(&mut context);

@@ -1,13 +1,19 @@
-//! The listening socket.
+//! The listening socket of a server, of either family, and what it accepts.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use smol::Async;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 
-use super::stream::{TcpOptions, limit_unsent};
+use super::address::{Address, Origin};
+use super::stream::TcpOptions;
+use super::tcp;
+#[cfg(unix)]
+use super::unix;
 use crate::time::Sleep;
 
 /// The default of `backlog`.
@@ -16,95 +22,91 @@ pub(crate) const DEFAULT_BACKLOG: u32 = 1024;
 /// The pause after an accept that failed for want of something.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
-/// A listening TCP socket.
+/// A listening socket.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    socket: Async<TcpListener>,
+pub(crate) enum Listener {
+    Tcp(tcp::Listener),
+    #[cfg(unix)]
+    Unix(unix::Listener),
+}
+
+/// A connection that was accepted: in non-blocking mode, and registered nowhere.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
 }
 
 impl Listener {
-    /// Listens on the first address of `host` that works; an empty host is every IPv4 interface.
-    /// The kernel keeps `backlog` connections until they are accepted, and gives them the options of
-    /// the listening socket. Blocks while the name is resolved.
-    pub(crate) fn bind(host: &str, port: u16, backlog: u32, tcp: TcpOptions) -> io::Result<Self> {
-        let host = if host.is_empty() { "0.0.0.0" } else { host };
-        let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-        // IPv4 first, as arrpc does: "localhost" is ::1 on many machines, 127.0.0.1 to most peers.
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in addresses {
-            match listen(address, backlog, tcp) {
-                Ok(socket) => return Ok(Self { socket: Async::new(socket)? }),
-                Err(error) => failed = error,
+    /// Listens at the address. The kernel keeps `backlog` connections until they are accepted.
+    /// Blocks while a name is resolved.
+    pub(crate) fn bind(address: &Address, backlog: u32, tcp: TcpOptions) -> io::Result<Self> {
+        match address {
+            Address::Tcp { host, port } => {
+                tcp::Listener::bind(host, *port, backlog, tcp).map(Self::Tcp)
             }
+            #[cfg(unix)]
+            Address::Unix(path) => unix::Listener::bind(path, backlog).map(Self::Unix),
         }
-        Err(failed)
     }
 
+    /// The address that was bound. That of a Unix socket is unspecified.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get_ref().local_addr()
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            #[cfg(unix)]
+            Self::Unix(_) => Ok(([0, 0, 0, 0], 0).into()),
+        }
     }
 
-    /// Waits for the next connection. Its socket is in non-blocking mode and registered nowhere:
-    /// `Async::accept` would register it with smol's reactor, two system calls for nothing.
-    ///
-    /// Fails, after a pause, when the system is short of something, of descriptors or of memory:
-    /// then the same connection is there at the next try.
-    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        loop {
-            match self.socket.read_with(TcpListener::accept).await {
-                Ok((socket, peer)) => {
-                    socket.set_nonblocking(true)?;
-                    return Ok((socket, peer));
-                }
-                // The peer gave up while it waited: take the next one.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::ConnectionAborted
-                            | io::ErrorKind::ConnectionReset
-                            | io::ErrorKind::Interrupted
-                    ) => {}
-                Err(error) => {
-                    Sleep::lasting(SHORTAGE_PAUSE).await;
-                    return Err(error);
-                }
+    /// Waits for the next connection, and fails as [`accept`] does.
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, Origin)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                Ok((Socket::Tcp(socket), Origin(Some(peer))))
             }
+            #[cfg(unix)]
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?), Origin(None))),
         }
     }
 }
 
-fn listen(address: SocketAddr, backlog: u32, tcp: TcpOptions) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted server gets its port back at once, whatever is left of the old connections.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    // Set once, they cost a connection no system call: five of some thirty otherwise.
-    tcp.apply(&SockRef::from(&socket))?;
-    limit_unsent(&SockRef::from(&socket))?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+impl Socket {
+    pub(crate) fn options(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(socket) => socket.into(),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.into(),
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_has_the_options_of_its_listener() {
-        for nodelay in [true, false] {
-            let tcp = TcpOptions { keepalive: Duration::from_secs(7), nodelay };
-            let listener = Listener::bind("127.0.0.1", 0, 1, tcp).expect("a free port");
-            let address = listener.local_addr().expect("it is bound");
-            let _client = TcpStream::connect(address).expect("it listens");
-            let (socket, _) = smol::block_on(listener.accept()).expect("one waits");
-            let options = SockRef::from(&socket);
-            assert_eq!(options.tcp_nodelay().expect("it has it"), nodelay);
-            assert!(options.keepalive().expect("it has it"));
-            assert_eq!(options.tcp_keepalive_time().expect("it has it"), tcp.keepalive);
-            #[cfg(target_os = "linux")]
-            assert_eq!(options.tcp_notsent_lowat().expect("it has it"), 128 * 1024);
+/// Waits for the next connection of a listening socket. The connection is registered nowhere:
+/// `Async::accept` would register it with smol's reactor, two system calls for nothing.
+///
+/// Fails, after a pause, when the system is short of something, of descriptors or of memory: then
+/// the same connection is there at the next try.
+pub(super) async fn accept<L, S>(
+    listener: &Async<L>,
+    accept: impl Fn(&L) -> io::Result<S>,
+) -> io::Result<S> {
+    loop {
+        match listener.read_with(&accept).await {
+            // The peer gave up while it waited: take the next one.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::Interrupted
+                ) => {}
+            Err(error) => {
+                Sleep::lasting(SHORTAGE_PAUSE).await;
+                return Err(error);
+            }
+            accepted => return accepted,
         }
     }
 }

@@ -7,7 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use mio::{Events, Interest, Registry, Token};
 use slab::Slab;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use super::listener;
 use crate::time;
 
 /// The token of the alarm; sockets have their place in the slab.
@@ -29,7 +31,9 @@ const ALARM: Token = Token(usize::MAX);
 const FAILED_POLL_PAUSE: Duration = Duration::from_millis(10);
 
 /// On Linux a read that fills less than the buffer has emptied an edge-triggered socket (epoll(7),
-/// "Questions and answers", 9), which saves the second read. Elsewhere only WouldBlock tells.
+/// "Questions and answers", 9), which saves the second read. Elsewhere only WouldBlock tells. (Only
+/// descriptors that come with the bytes cut a read of a Unix socket short: whoever passes those
+/// waits for its next bytes.)
 const SHORT_READ_MEANS_EMPTY: bool = cfg!(target_os = "linux");
 
 /// The reactor of one thread.
@@ -151,9 +155,9 @@ impl Reactor {
         self.reset_all.set(true);
     }
 
-    /// Takes over a connected socket in non-blocking mode.
-    pub(crate) fn adopt(self: &Rc<Self>, socket: std::net::TcpStream) -> io::Result<TcpStream> {
-        let mut socket = mio::net::TcpStream::from_std(socket);
+    /// Takes over a connection.
+    pub(crate) fn adopt(self: &Rc<Self>, socket: listener::Socket) -> io::Result<Socket> {
+        let mut io = Io::from(socket);
         let source = Rc::new(Source {
             readable: Cell::new(true),
             writable: Cell::new(true),
@@ -162,11 +166,11 @@ impl Reactor {
             writer: Cell::new(None),
         });
         let token = Token(self.sources.borrow_mut().insert(source.clone()));
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.registry.register(&mut socket, token, interest);
+        let interest = io.interest();
+        let registered = self.registry.register(io.source(), token, interest);
         // Dropped if that failed, which takes it from the slab again.
-        let stream = TcpStream { socket, source, token, reactor: self.clone() };
-        registered.map(|()| stream)
+        let socket = Socket { io, source, token, reactor: self.clone() };
+        registered.map(|()| socket)
     }
 
     fn dispatch(&self, events: &Events) {
@@ -246,33 +250,122 @@ impl Wake for Alarm {
     }
 }
 
-/// A TCP socket of one reactor. Stays on its thread.
-pub(crate) struct TcpStream {
-    socket: mio::net::TcpStream,
+/// A connected socket of one reactor. Stays on its thread.
+pub(crate) struct Socket {
+    io: Io,
     source: Rc<Source>,
     token: Token,
     reactor: Rc<Reactor>,
 }
 
-impl TcpStream {
-    pub(crate) fn socket(&self) -> socket2::SockRef<'_> {
-        socket2::SockRef::from(&self.socket)
+/// A socket of either family.
+enum Io {
+    Tcp(mio::net::TcpStream),
+    #[cfg(unix)]
+    Unix {
+        socket: mio::net::UnixStream,
+        /// The reactor tells when it can be written. Not unless a write has to wait: a Unix socket
+        /// would tell each time its peer reads something: 3,986 wakes for 2,000 requests in
+        /// lockstep, where 2,013 do.
+        tells_writable: bool,
+    },
+}
+
+impl From<listener::Socket> for Io {
+    fn from(socket: listener::Socket) -> Self {
+        match socket {
+            listener::Socket::Tcp(socket) => Self::Tcp(mio::net::TcpStream::from_std(socket)),
+            #[cfg(unix)]
+            listener::Socket::Unix(socket) => {
+                Self::Unix { socket: mio::net::UnixStream::from_std(socket), tells_writable: false }
+            }
+        }
     }
 }
 
-impl Drop for TcpStream {
+impl Io {
+    fn interest(&self) -> Interest {
+        match self {
+            #[cfg(unix)]
+            Self::Unix { tells_writable: false, .. } => Interest::READABLE,
+            _ => Interest::READABLE | Interest::WRITABLE,
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Self::Tcp(socket) => socket,
+            #[cfg(unix)]
+            Self::Unix { socket, .. } => socket,
+        }
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(buffer),
+            #[cfg(unix)]
+            Self::Unix { socket, .. } => socket.read(buffer),
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            #[cfg(unix)]
+            Self::Unix { socket, .. } => socket.write(bytes),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.shutdown(how),
+            #[cfg(unix)]
+            Self::Unix { socket, .. } => socket.shutdown(how),
+        }
+    }
+}
+
+impl Socket {
+    pub(crate) fn options(&self) -> socket2::SockRef<'_> {
+        match &self.io {
+            Io::Tcp(socket) => socket.into(),
+            #[cfg(unix)]
+            Io::Unix { socket, .. } => socket.into(),
+        }
+    }
+
+    /// Lets the reactor tell when the socket can be written, or stops it from that; over TCP it
+    /// does in any case. What has happened before is told as well.
+    #[inline]
+    fn tell_writable(&mut self, tell: bool) -> io::Result<()> {
+        let _ = tell; // used on Unix only
+        match &mut self.io {
+            #[cfg(unix)]
+            Io::Unix { tells_writable, .. } if *tells_writable != tell => {
+                *tells_writable = tell;
+                let interest = self.io.interest();
+                self.reactor.registry.reregister(self.io.source(), self.token, interest)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Socket {
     fn drop(&mut self) {
         if self.reactor.reset_all.get() {
             // Fails only on a socket that is already closed.
-            let _ = self.socket().set_linger(Some(Duration::ZERO));
+            let _ = self.options().set_linger(Some(Duration::ZERO));
         }
         // Fails only if it never was registered.
-        let _ = self.reactor.registry.deregister(&mut self.socket);
+        let _ = self.reactor.registry.deregister(self.io.source());
         self.reactor.sources.borrow_mut().try_remove(self.token.0);
     }
 }
 
-impl AsyncRead for TcpStream {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -283,7 +376,7 @@ impl AsyncRead for TcpStream {
                 wait(&self.source.reader, context);
                 return Poll::Pending;
             }
-            match io::Read::read(&mut self.socket, buffer) {
+            match self.io.read(buffer) {
                 Ok(read) => {
                     if SHORT_READ_MEANS_EMPTY
                         && read < buffer.len()
@@ -303,7 +396,7 @@ impl AsyncRead for TcpStream {
     }
 }
 
-impl AsyncWrite for TcpStream {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -314,10 +407,16 @@ impl AsyncWrite for TcpStream {
                 wait(&self.source.writer, context);
                 return Poll::Pending;
             }
-            match io::Write::write(&mut self.socket, bytes) {
-                Ok(written) => return Poll::Ready(Ok(written)),
+            match self.io.write(bytes) {
+                Ok(written) => {
+                    if written == bytes.len() {
+                        self.tell_writable(false)?;
+                    }
+                    return Poll::Ready(Ok(written));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.source.writable.set(false);
+                    self.tell_writable(true)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -330,6 +429,6 @@ impl AsyncWrite for TcpStream {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.socket.shutdown(std::net::Shutdown::Write))
+        Poll::Ready(self.io.shutdown(Shutdown::Write))
     }
 }

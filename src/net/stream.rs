@@ -1,4 +1,4 @@
-//! The streams that connections run over: plain TCP or TLS, and what a connection asks of them
+//! The streams that connections run over: plain or TLS, and what a connection asks of them
 //! beside bytes. Generic over the socket, as the server's and the client's differ.
 
 use std::io;
@@ -55,13 +55,16 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     fn reset_on_close(&self);
 }
 
-impl Transport for reactor::TcpStream {
+impl Transport for reactor::Socket {
     fn reset_on_close(&self) {
-        reset_on_close(self.socket());
+        reset_on_close(&self.options());
     }
 }
 
-fn reset_on_close(socket: SockRef<'_>) {
+/// Makes the end of a socket a reset, if it is one over TCP. A Unix socket has none, and no Python
+/// client: its peer gets all that was written, then an orderly end, or what a reset is for whoever
+/// has sent something that was not read.
+pub(crate) fn reset_on_close(socket: &SockRef<'_>) {
     // Fails only on a socket that is already closed.
     let _ = socket.set_linger(Some(Duration::ZERO));
 }

@@ -1,16 +1,16 @@
 //! Lets connections in: as many as there may be, and through every shortage of the system.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smol::lock::{Semaphore, SemaphoreGuardArc};
-use socket2::SockRef;
 
 use super::limits::Limits;
 use crate::metrics::ServerMetrics;
-use crate::net::listener::Listener;
+use crate::net::address::Origin;
+use crate::net::listener::{Listener, Socket};
+use crate::net::stream::reset_on_close;
 use crate::time;
 
 /// How often a shortage that goes on is logged.
@@ -30,8 +30,8 @@ const MAX_TOLD: usize = 64;
 
 /// A connection that was accepted.
 pub(super) struct Arrival {
-    pub(super) socket: TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) socket: Socket,
+    pub(super) origin: Origin,
     pub(super) place: Place,
 }
 
@@ -89,7 +89,7 @@ impl Admission {
                     Some(self.slots.acquire_arc().await)
                 }
             };
-            let (socket, address) = match self.listener.accept().await {
+            let (socket, origin) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.shortage.begins(&error);
@@ -101,18 +101,17 @@ impl Admission {
             // One may have closed while this one was waited for.
             match slot.or_else(|| self.slots.try_acquire_arc()) {
                 Some(slot) => {
-                    return Arrival { socket, address, place: Place::Served { _slot: slot } };
+                    return Arrival { socket, origin, place: Place::Served { _slot: slot } };
                 }
                 None => {
-                    tracing::debug!(peer = %address, max_connections = self.limit, "refused");
+                    tracing::debug!(peer = %origin, max_connections = self.limit, "refused");
                     self.count("max_connections");
                     let told = self.refused.as_ref().and_then(Semaphore::try_acquire_arc);
                     if let Some(slot) = told {
                         let place = Place::Refused { limit: self.limit, _slot: slot };
-                        return Arrival { socket, address, place };
+                        return Arrival { socket, origin, place };
                     }
-                    // Fails only if the peer has gone.
-                    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+                    reset_on_close(&socket.options());
                 }
             }
         }

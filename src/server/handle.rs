@@ -38,7 +38,8 @@ impl ServerHandle {
         Ok(Self { local_addr, metrics_addr, stop, thread })
     }
 
-    /// Returns the address that the server listens on, with the port that it got for port 0.
+    /// Returns the address that the server listens on, with the port that it got for port 0. That
+    /// of a server on a Unix socket is `0.0.0.0:0`: there is none, and its path is known.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }

@@ -12,6 +12,7 @@ use std::task::Poll;
 use serde::Serialize;
 
 use crate::name::short_name;
+use crate::net::address::Origin;
 use crate::net::tls::TlsIdentity;
 use crate::{RpcError, Serde, Value, to_value};
 
@@ -55,6 +56,8 @@ pub struct Response(pub(crate) Answer);
 pub(crate) enum Answer {
     Ready(Result<Value, RpcError>),
     Later(Later),
+    /// It is in the connection's output: what a raw handler does.
+    Written,
 }
 
 pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>;
@@ -81,6 +84,7 @@ impl fmt::Debug for Response {
         match &self.0 {
             Answer::Ready(reply) => f.debug_tuple("Ready").field(reply).finish(),
             Answer::Later(_) => f.write_str("Later(..)"),
+            Answer::Written => f.write_str("Written"),
         }
     }
 }
@@ -95,7 +99,7 @@ pub struct Context {
 /// The part of a context that all calls of a connection share.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
+    pub(crate) origin: Origin,
     pub(crate) tls: bool,
     pub(crate) identity: Option<Box<TlsIdentity>>,
 }
@@ -105,9 +109,14 @@ impl Context {
         Self { connection: Arc::new(peer), signed }
     }
 
-    /// Returns the address of the peer.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.connection.address
+    /// Returns the address of the peer; `None` over a Unix socket, where peers have none.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.connection.origin.0
+    }
+
+    /// The peer as logs name it.
+    pub(crate) fn origin(&self) -> Origin {
+        self.connection.origin
     }
 
     /// Whether the message was signed with the server's secret.
@@ -215,13 +224,15 @@ impl<T: IntoReply, E: Into<RpcError>> IntoReply for Result<T, E> {
 impl<T: Serialize> closed::List for Serde<T> {}
 impl<T: Serialize> IntoReply for Serde<T> {
     fn into_reply(self) -> Result<Value, RpcError> {
-        to_value(&self.0).map_err(|error| {
-            tracing::error!(%error, "the handler's reply cannot be serialized");
-            RpcError::new(
-                "The handler's reply cannot be serialized, the server's log has the details",
-            )
-        })
+        to_value(&self.0).map_err(|error| not_serialized(&error))
     }
+}
+
+/// Logs what is wrong with a handler's reply, and returns what the peer is told of it.
+#[cold]
+pub(super) fn not_serialized(error: &dyn fmt::Display) -> RpcError {
+    tracing::error!(%error, "the handler's reply cannot be serialized");
+    RpcError::new("The handler's reply cannot be serialized, the server's log has the details")
 }
 
 macro_rules! into_reply {
@@ -341,10 +352,11 @@ mod tests {
         R: Reply<M>,
         M: 'static,
     {
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false, identity: None };
+        let peer = Peer { origin: Origin(None), tls: false, identity: None };
         match Closure::new(handler).call(message.into(), &Context::new(peer, false)).0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => smol::block_on(reply),
+            Answer::Written => panic!("no closure over values writes"),
         }
     }
 

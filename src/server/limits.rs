@@ -173,7 +173,8 @@ impl Server {
     }
 
     /// Sets how long a peer may take nothing of the replies that wait for it; progress shows in
-    /// steps of up to 128 KiB. The connection is reset behind that.
+    /// steps of up to 128 KiB, on a Unix socket of what its buffer holds. The connection is reset
+    /// behind that.
     ///
     /// Defaults to 10 s.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {

@@ -9,6 +9,7 @@ mod handle;
 pub(crate) mod handler;
 mod limits;
 mod queue;
+pub(crate) mod raw;
 pub(crate) mod service;
 pub(crate) mod session;
 mod start;
@@ -26,9 +27,11 @@ pub use handle::ServerHandle;
 use crate::metrics::endpoint;
 use crate::net::tls::KeyPair;
 use crate::wire::Secret;
-use crate::{Context, Error, Handler, Reply, Value};
+use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
 use limits::Limits;
+use raw::RawHandler;
+use service::AnyHandler;
 
 /// A server that answers MessagePack messages with one handler.
 ///
@@ -49,7 +52,7 @@ use limits::Limits;
 pub struct Server {
     host: String,
     port: u16,
-    handler: Box<dyn Handler>,
+    handler: AnyHandler,
     threads: Option<usize>,
     limits: Limits,
     auth_secret: Option<Secret>,
@@ -68,6 +71,11 @@ impl Server {
     ///
     /// Port 0 takes any free port, see [`ServerHandle::local_addr`]. An empty host listens on all
     /// IPv4 interfaces. A name is resolved at the start, IPv4 addresses first.
+    ///
+    /// The host `unix:PATH`, such as `unix:/run/app/rpc.sock`, with port 0, listens on a Unix
+    /// socket instead. A socket that a server has left behind there is replaced, no other file is,
+    /// and the server removes its own when it stops. Whoever may write to that file may connect:
+    /// the umask decides that, or better, a directory that only the right users can enter.
     ///
     /// A sync handler runs on the thread that serves the connection, as does an async one between
     /// its waits: for what blocks or computes for long, wrap it in [`blocking`](crate::blocking()).
@@ -95,7 +103,10 @@ impl Server {
     /// use arrpc::Server;
     ///
     /// let server = Server::with_context("127.0.0.1", 0, |message, context| {
-    ///     format!("{} said {message}", context.peer_addr())
+    ///     match context.peer_addr() {
+    ///         Some(peer) => format!("{peer} said {message}"),
+    ///         None => format!("a program on this machine said {message}"), // a Unix socket
+    ///     }
     /// });
     /// ```
     pub fn with_context<F, R, M>(host: impl Into<String>, port: u16, handler: F) -> Self
@@ -109,10 +120,46 @@ impl Server {
 
     /// Makes a server with a handler of a type of your own.
     pub fn with_handler(host: impl Into<String>, port: u16, handler: impl Handler) -> Self {
+        Self::with_any_handler(host.into(), port, AnyHandler::Values(Box::new(handler)))
+    }
+
+    /// Makes a server whose handler gets each message as its bytes and writes its reply where it
+    /// goes out. For what must be fast: nothing is allocated or copied that it does not ask for.
+    ///
+    /// The handler reads the message as any serde type, whose texts and bins may borrow from it, or
+    /// takes the bytes; and replies with any serde type, or with bytes that are packed already. It
+    /// cannot wait: it runs on the thread that serves the connection.
+    ///
+    /// ```
+    /// use arrpc::{RpcError, Server, blocking, value};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Greeting<'a> {
+    ///     name: &'a str,
+    /// }
+    ///
+    /// let server = Server::raw("127.0.0.1", 0, |message, reply| {
+    ///     let greeting: Greeting = message.read()?;
+    ///     reply.write(&("hello", greeting.name))
+    /// })
+    /// .start_background()?;
+    ///
+    /// let client = blocking::Client::new("127.0.0.1", server.local_addr().port());
+    /// assert_eq!(client.send(value!({"name": "you"}))?, value!(["hello", "you"]));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    pub fn raw<F>(host: impl Into<String>, port: u16, handler: F) -> Self
+    where
+        F: Fn(RawMessage<'_>, RawReply<'_>) -> Result<Written, RpcError> + Send + Sync + 'static,
+    {
+        Self::with_any_handler(host.into(), port, AnyHandler::Raw(RawHandler::new(handler)))
+    }
+
+    fn with_any_handler(host: String, port: u16, handler: AnyHandler) -> Self {
         Self {
-            host: host.into(),
+            host,
             port,
-            handler: Box::new(handler),
+            handler,
             threads: None,
             limits: Limits::default(),
             auth_secret: None,
@@ -198,8 +245,8 @@ impl Server {
         self
     }
 
-    /// Calls `callback` with the bound address once the server listens. May be given several
-    /// times; each is called once, in order.
+    /// Calls `callback` with the bound address once the server listens; that of a Unix socket is
+    /// `0.0.0.0:0`. May be given several times; each is called once, in order.
     pub fn after_start(mut self, callback: impl FnOnce(SocketAddr) + Send + 'static) -> Self {
         self.after_start.push(Box::new(callback));
         self

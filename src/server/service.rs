@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::Budget;
+use crate::RpcError;
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
 use crate::server::handler::{Answer, Context, Handler};
+use crate::server::raw::{RawHandler, RawMessage, RawReply};
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
 use crate::wire::{self, Limits, Malformed, Secret, frame};
-use crate::{RpcError, Value};
 
 /// What a peer is told when a handler panics. The details are in the log, not on the wire.
 const HANDLER_PANICKED: &str = "The handler failed, the server's log has the details";
@@ -24,7 +25,7 @@ const NO_MEMORY: &str = "The server has no memory left for the message (max_memo
 
 /// The handler and the rules of one server.
 pub(crate) struct Service {
-    pub(crate) handler: Box<dyn Handler>,
+    pub(crate) handler: AnyHandler,
     pub(crate) secret: Option<Secret>,
     pub(crate) limits: Limits,
     /// Requests of one connection that may run at once.
@@ -110,6 +111,23 @@ impl Refusal {
     }
 }
 
+/// The handler of a server, of one of two kinds.
+pub(crate) enum AnyHandler {
+    /// Gets values, and answers at once or later.
+    Values(Box<dyn Handler>),
+    /// Gets bytes, and writes its reply.
+    Raw(RawHandler),
+}
+
+impl AnyHandler {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Values(handler) => handler.name(),
+            Self::Raw(handler) => handler.name(),
+        }
+    }
+}
+
 impl Service {
     /// Takes what the handler is to get out of a message, without decoding it.
     ///
@@ -122,32 +140,48 @@ impl Service {
         Ok(Message { bytes, items })
     }
 
-    /// Turns what [`open`](Self::open) has returned into the value that the handler gets.
+    /// Calls the handler with what [`open`](Self::open) has returned. One that gets bytes writes its
+    /// reply to `out`. A panic becomes its error, and leaves `out` as it was.
     #[inline]
-    pub(crate) fn decode(&self, message: Message<'_>) -> Result<Value, Refusal> {
-        let value = wire::decode(message.bytes)?;
-        match self.secret.is_none() && envelope::is_envelope(&value) {
-            true => Err(Refusal::NoSecret),
-            false => Ok(value),
+    pub(crate) fn answer(
+        &self,
+        message: Message<'_>,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Result<Answer, Refusal> {
+        if self.secret.is_none() && envelope::is_envelope(message.bytes) {
+            return Err(Refusal::NoSecret);
         }
-    }
-
-    /// Calls the handler. A panic becomes its error.
-    #[inline]
-    pub(crate) fn call(&self, message: Value, context: &Context) -> Answer {
         // Unwind safe: the handler's own state is behind `&self`, as with any shared state that a
-        // panic may poison; nothing of ours is changed inside.
-        match catch_unwind(AssertUnwindSafe(|| self.handler.call(message, context))) {
-            Ok(response) => response.0,
-            Err(panic) => Answer::Ready(Err(panicked(&*panic, context))),
-        }
+        // panic may poison; of ours only `out` is changed inside.
+        Ok(match &self.handler {
+            AnyHandler::Values(handler) => {
+                let value = wire::decode(message.bytes)?;
+                match catch_unwind(AssertUnwindSafe(|| handler.call(value, context))) {
+                    Ok(response) => response.0,
+                    Err(panic) => Answer::Ready(Err(panicked(&*panic, context))),
+                }
+            }
+            AnyHandler::Raw(handler) => {
+                let start = out.len();
+                let message = RawMessage::new(message.bytes, context);
+                let call = || handler.call(message, RawReply::new(out));
+                let error = match catch_unwind(AssertUnwindSafe(call)) {
+                    Ok(Ok(_)) => return Ok(Answer::Written),
+                    Ok(Err(error)) => error,
+                    Err(panic) => panicked(&*panic, context),
+                };
+                out.truncate(start);
+                Answer::Ready(Err(error))
+            }
+        })
     }
 }
 
 /// Logs that a handler took too long and returns what the peer is told of it.
 #[cold]
 pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError {
-    tracing::debug!(peer = %context.peer_addr(), "the handler took longer than {after:?}");
+    tracing::debug!(peer = %context.origin(), "the handler took longer than {after:?}");
     let text = format!("The handler took longer than {after:?} (handler_timeout)");
     RpcError::from(text).with_reason(HANDLER_TIMED_OUT)
 }
@@ -157,7 +191,7 @@ pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError 
 pub(crate) fn panicked(panic: &(dyn Any + Send), context: &Context) -> RpcError {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let peer = context.peer_addr();
+    let peer = context.origin();
     tracing::error!(%peer, panic = text.unwrap_or("not a text"), "the handler panicked");
     RpcError::from(HANDLER_PANICKED)
 }

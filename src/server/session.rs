@@ -21,7 +21,6 @@ use super::queue::{Done, Queue};
 use super::service::{Refusal, Service};
 use super::stop::{Parting, Stop};
 use super::watch::{Wait, Watch};
-use crate::Value;
 use crate::metrics::ServerConnectionMetrics;
 use crate::net::connection::{Buffers, Connection};
 use crate::net::reactor::Deferred;
@@ -124,8 +123,8 @@ impl<S: Transport> Session<S> {
         shared: Rc<Shared>,
         context: Context,
     ) -> Box<Self> {
-        let peer = context.peer_addr().ip();
-        let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(peer));
+        let origin = context.origin();
+        let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(origin.machine()));
         let holding = Holding::new(service.budget.clone());
         Box::new(Self {
             connection: Connection::new(stream),
@@ -315,8 +314,8 @@ impl<S: Transport> Session<S> {
             let held =
                 self.queue.held() + self.connection.unwritten() + self.connection.large_input();
             let timed = self.metrics.is_some();
-            let message = match self.connection.next_message(&self.service.limits) {
-                Ok(Some(message)) => message,
+            let (message, output) = match self.connection.next_message(&self.service.limits) {
+                Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(malformed) => {
                     // Where it ends is not known, so neither is where the next message begins.
@@ -330,17 +329,17 @@ impl<S: Transport> Session<S> {
             self.share = self.share.saturating_sub(cost.max(MIN_SHARE_BYTES));
             self.messages += 1;
             let mut account = Account::open(message.bytes.len(), timed);
-            let received = self.service.open(message).and_then(|message| {
+            let answer = self.service.open(message).and_then(|message| {
                 account.memory = decoded_bytes(message.bytes.len(), message.items);
                 match self.holding.reserve(held + account.memory) {
-                    true => self.service.decode(message),
+                    true => self.service.answer(message, &self.context, output),
                     false => Err(Refusal::NoMemory { limit: self.service.budget.limit() }),
                 }
             });
-            match received {
-                Ok(message) => {
+            match answer {
+                Ok(answer) => {
                     self.refused_signatures = 0;
-                    self.handle(message, account, context);
+                    self.take_answer(answer, account, context);
                 }
                 Err(refusal) => self.refuse(refusal, account),
             }
@@ -348,8 +347,19 @@ impl<S: Transport> Session<S> {
         true
     }
 
-    fn handle(&mut self, message: Value, mut account: Account, context: &mut task::Context<'_>) {
-        match self.service.call(message, &self.context) {
+    #[inline]
+    fn take_answer(
+        &mut self,
+        answer: Answer,
+        mut account: Account,
+        context: &mut task::Context<'_>,
+    ) {
+        match answer {
+            // Nothing waits in the queue of a server that has a raw handler.
+            Answer::Written => {
+                self.report(Ok(()), account);
+                self.observe(account);
+            }
             Answer::Ready(result) => {
                 let reply = account.reply(result);
                 self.reply(reply, account);
@@ -391,7 +401,7 @@ impl<S: Transport> Session<S> {
     /// Tells a peer that speaks another protocol so, and ends the session.
     #[cold]
     fn turn_away(&mut self, foreign: Foreign) {
-        tracing::debug!(peer = %self.context.peer_addr(), ?foreign, "not MessagePack, turned away");
+        tracing::debug!(peer = %self.context.origin(), ?foreign, "not MessagePack, turned away");
         self.count("protocol");
         self.connection.output().extend_from_slice(foreign.answer());
         self.ending = Some(Ending::Refused);
@@ -431,24 +441,24 @@ impl<S: Transport> Session<S> {
     #[inline]
     fn write(&mut self, reply: &Reply, account: Account) {
         reply.encode(self.connection.output());
-        self.report(reply, account);
+        self.report(reply.error().map_or(Ok(()), Err), account);
         self.observe(account);
     }
 
     fn pack(&self, reply: &Reply, account: Account) -> Done {
         let mut packed = Vec::new();
         reply.encode(&mut packed);
-        self.report(reply, account);
+        self.report(reply.error().map_or(Ok(()), Err), account);
         Done { packed, account }
     }
 
     /// Says how a message was answered.
     #[inline]
-    fn report(&self, reply: &Reply, account: Account) {
-        let peer = self.context.peer_addr();
-        match reply {
-            Reply::Value(_) => tracing::debug!(%peer, bytes = account.bytes, "message answered"),
-            Reply::Rpc(text) | Reply::Auth(text) => {
+    fn report(&self, outcome: Result<(), &str>, account: Account) {
+        let peer = self.context.origin();
+        match outcome {
+            Ok(()) => tracing::debug!(%peer, bytes = account.bytes, "message answered"),
+            Err(text) => {
                 let reason = account.reason.unwrap_or(text);
                 tracing::debug!(%peer, reason, "message answered with an error");
                 if let Some(metrics) = &self.metrics {

@@ -16,8 +16,9 @@ use super::service::Service;
 use super::worker::{Setup, Workers};
 use super::{AfterStart, Server};
 use crate::metrics::{self, endpoint};
+use crate::net::address::{Address, join_host_port};
 use crate::net::listener::Listener;
-use crate::net::{join_host_port, tls};
+use crate::net::tls;
 use crate::wire::Secret;
 use crate::{Error, log};
 
@@ -25,6 +26,8 @@ use crate::{Error, log};
 pub(super) struct Listening {
     admission: Admission,
     pub(super) local_addr: SocketAddr,
+    /// For the log: the path, if it has no such address.
+    shown_addr: String,
     workers: Workers,
     drain_timeout: Duration,
     pub(super) metrics_addr: Option<SocketAddr>,
@@ -34,7 +37,7 @@ pub(super) struct Listening {
 
 impl Listening {
     pub(super) async fn serve(mut self, stop: impl Future<Output = ()>) {
-        tracing::info!(address = %self.local_addr, "listening");
+        tracing::info!(address = %self.shown_addr, "listening");
         for callback in self.after_start {
             callback(self.local_addr);
         }
@@ -47,7 +50,7 @@ impl Listening {
         self.readiness.stopping();
         drop(self.admission);
         self.workers.stop(self.drain_timeout).await;
-        tracing::info!(address = %self.local_addr, "stopped");
+        tracing::info!(address = %self.shown_addr, "stopped");
     }
 }
 
@@ -72,20 +75,22 @@ impl Server {
             return config("threads must be 1 at least");
         }
         self.limits.check()?;
-        let bind_error = |host: &str, port| {
-            let address = join_host_port(host, port);
-            move |source| Error::Bind { address, source }
+        let address = Address::new(&self.host, self.port)?;
+        let bind_error = |address: String| move |source| Error::Bind { address, source };
+        let listener = Listener::bind(&address, self.limits.backlog, self.limits.tcp)
+            .map_err(bind_error(address.to_string()))?;
+        let local_addr = listener.local_addr().map_err(bind_error(address.to_string()))?;
+        let shown_addr = match address.is_unix() {
+            true => address.to_string(),
+            false => local_addr.to_string(),
         };
-        let limits = &self.limits;
-        let listener = Listener::bind(&self.host, self.port, limits.backlog, limits.tcp)
-            .map_err(bind_error(&self.host, self.port))?;
-        let local_addr = listener.local_addr().map_err(bind_error(&self.host, self.port))?;
         let readiness = endpoint::Readiness::starting();
         let mut metrics_addr = None;
         let mut metrics = None;
         if self.metrics {
-            let opened = endpoint::open(&self.metrics_host, self.metrics_port)
-                .map_err(bind_error(&self.metrics_host, self.metrics_port))?;
+            let (host, port) = (&self.metrics_host, self.metrics_port);
+            let opened =
+                endpoint::open(host, port).map_err(bind_error(join_host_port(host, port)))?;
             metrics_addr = Some(opened);
             let signed = self.auth_secret.is_some();
             metrics = Some(metrics::server(self.handler.name(), signed, tls.is_some()));
@@ -108,6 +113,7 @@ impl Server {
         Ok(Listening {
             admission: Admission::new(listener, &self.limits, threads, metrics),
             local_addr,
+            shown_addr,
             workers,
             drain_timeout,
             metrics_addr,

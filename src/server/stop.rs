@@ -59,7 +59,9 @@ impl Stop {
         self.waiting.borrow_mut().push(waker);
     }
 
-    fn is_delivered(&self, peer: SocketAddr) -> bool {
+    /// Whether a peer has all that was written. What a Unix socket takes is with its peer.
+    fn is_delivered(&self, peer: Option<SocketAddr>) -> bool {
+        let Some(peer) = peer else { return true };
         let mut undelivered = self.undelivered.borrow_mut();
         let undelivered = undelivered.get_or_insert_with(&self.ask_undelivered);
         !undelivered.contains(&(peer.ip(), peer.port()))
@@ -94,7 +96,7 @@ impl Parting {
     }
 
     /// Whether a session with nothing left to answer may end.
-    pub(super) fn is_over(&self, stop: &Stop, peer: SocketAddr) -> bool {
+    pub(super) fn is_over(&self, stop: &Stop, peer: Option<SocketAddr>) -> bool {
         stop.step.get() >= self.flushed_in_step + 2 && stop.is_delivered(peer)
     }
 }

@@ -171,7 +171,7 @@ struct Accepted {
 
 impl Accepted {
     async fn serve(self: Box<Self>) {
-        let peer = self.arrival.address;
+        let peer = self.arrival.origin;
         tracing::debug!(%peer, "connected");
         match self.run().await {
             Ok(ending) => tracing::debug!(%peer, %ending, "closed"),
@@ -181,7 +181,7 @@ impl Accepted {
 
     async fn run(self: Box<Self>) -> io::Result<Ending> {
         let Self { arrival, setup: Setup { service, tls, .. }, .. } = *self;
-        let Arrival { socket, address, place } = arrival;
+        let Arrival { socket, origin, place } = arrival;
         let _load = self.load;
         let mut socket = self.reactor.adopt(socket)?;
         if let Place::Refused { limit, .. } = place {
@@ -209,7 +209,7 @@ impl Accepted {
                 })?
             }
         };
-        let peer = Peer { address, tls: is_tls, identity };
+        let peer = Peer { origin, tls: is_tls, identity };
         let context = Context::new(peer, service.secret.is_some());
         Ok(Session::new(stream, service, self.shared, context).run().await)
     }
@@ -226,8 +226,8 @@ impl Drop for Load {
 
 async fn handshake(
     acceptor: &TlsAcceptor,
-    socket: reactor::TcpStream,
-) -> io::Result<(Stream<reactor::TcpStream>, Option<Box<TlsIdentity>>)> {
+    socket: reactor::Socket,
+) -> io::Result<(Stream<reactor::Socket>, Option<Box<TlsIdentity>>)> {
     let stream = match acceptor.accept(socket).into_fallible().await {
         Ok(stream) => stream,
         Err((error, socket)) => {

@@ -42,16 +42,9 @@ where
 {
     move |message| match from_value::<Req>(&message) {
         Ok(request) => TypedResponse(handler(request).into_response()),
-        Err(error) => {
-            let refused = RpcError::new(error).with_reason(OTHER_FORM);
-            TypedResponse(Response::ready(Err::<(), _>(refused)))
-        }
+        Err(error) => TypedResponse(Response::ready(Err::<(), _>(RpcError::other_form(error)))),
     }
 }
-
-/// What logs and metrics say of a message that does not have the type's form. What the peer is told
-/// may quote the message.
-const OTHER_FORM: &str = "Message does not have the form of the handler's type";
 
 /// What a handler made by [`typed`] returns.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use super::network::{Stream, Weather};
 use crate::client::Client;
 use crate::client::connect::Connect;
 use crate::client::deadline::Deadline;
+use crate::client::link::Driver;
 use crate::client::open::OpenClient;
 use crate::time::{Sleep, now};
 use crate::wire::reply::Reply;
@@ -216,6 +217,10 @@ impl Connect for Connector {
             .ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
     }
 
+    fn spawn(&self, driver: Driver<Stream>) {
+        self.world.spawn(driver);
+    }
+
     fn is_open_and_silent(stream: &Stream) -> bool {
         stream.is_open_and_silent()
     }
@@ -294,7 +299,8 @@ fn idler(world: &Rc<World>, rng: &mut Rng) {
 fn clients(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
     let foul = rng.bool();
     let timeout = (rng.u32(0..3) == 0).then(|| Duration::from_millis(rng.u64(1..20_000)));
-    let client = Client::new("simulated", 1).max_connections(rng.usize(1..4));
+    let depth = if rng.bool() { 1 } else { rng.usize(2..5) };
+    let client = Client::new("simulated", 1).pipelined(depth).max_connections(rng.usize(1..4));
     let kind = if foul { Kind::Foul } else { Kind::Slow };
     let (client, peers) = open(world, kind, &client, rng);
     let tasks = rng.u32(1..4);

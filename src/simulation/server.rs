@@ -14,9 +14,10 @@ use smol::future::FutureExt;
 
 use super::World;
 use super::network::{self, Weather};
+use crate::net::address::Origin;
 use crate::server::budget::Budget;
 use crate::server::handler::{Closure, Context, Handler, Peer};
-use crate::server::service::{Service, Timeouts};
+use crate::server::service::{AnyHandler, Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
 use crate::time::{Sleep, now};
@@ -89,7 +90,7 @@ impl Server {
         let (open, closed) = channel::bounded(1);
         let (_serving, stopping) = channel::bounded(1);
         let service = Service {
-            handler: Box::new(handler(world)),
+            handler: AnyHandler::Values(Box::new(handler(world))),
             secret: options.secret,
             limits: options.limits,
             max_in_flight: options.max_in_flight,
@@ -113,7 +114,7 @@ impl Server {
         rng: &mut Rng,
     ) -> (network::Stream, SocketAddr) {
         let (peer, stream, address) = world.network.connect(weather, rng);
-        let context = Peer { address, tls: false, identity: None };
+        let context = Peer { origin: Origin(Some(address)), tls: false, identity: None };
         let context = Context::new(context, self.service.secret.is_some());
         let session = Session::new(stream, self.service.clone(), self.shared.clone(), context);
         let (open, of_world) = (self.open.clone(), world.clone());

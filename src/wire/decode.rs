@@ -17,15 +17,20 @@ pub(crate) fn decode(message: &[u8]) -> Result<Value, Malformed> {
     loop {
         let mut value = match decoder.next()? {
             Next::Value(value) => value,
-            Next::Container(container) => {
-                around.extend(innermost.replace(container));
-                continue;
+            Next::Container(mut container) => {
+                decoder.fill(&mut container)?;
+                if container.owed > 0 {
+                    around.extend(innermost.replace(container));
+                    continue;
+                }
+                container.into_value()
             }
         };
         // A value may complete its container, which is then a value itself.
         loop {
             let Some(container) = &mut innermost else { return Ok(value) };
             container.push(value);
+            decoder.fill(container)?;
             let Some(complete) = innermost.take_if(|container| container.owed == 0) else { break };
             value = complete.into_value();
             innermost = around.pop();
@@ -52,6 +57,7 @@ enum Items {
 }
 
 impl Container {
+    #[inline]
     fn push(&mut self, value: Value) {
         match &mut self.items {
             Items::Array(items) => items.push(value),
@@ -91,11 +97,7 @@ impl<'a> Decoder<'a> {
         self.position += header.size;
         Ok(Next::Value(match header.kind {
             Kind::Scalar => self.scalar(marker)?,
-            Kind::Str => {
-                let text = std::str::from_utf8(self.take(header.payload)?)
-                    .map_err(|_| Malformed::Text { offset: start })?;
-                Value::from(text)
-            }
+            Kind::Str => self.text(start, header.payload)?,
             Kind::Bin => Value::Binary(self.take(header.payload)?.to_vec()),
             Kind::Ext => match self.take(header.payload)?.split_first() {
                 Some((&kind, data)) => Value::Ext(kind as i8, data.to_vec()),
@@ -118,6 +120,54 @@ impl<'a> Decoder<'a> {
         }))
     }
 
+    /// Puts the values that hold no others into the container that they belong to, up to the first
+    /// that does: without a detour for each over what may be a container.
+    #[inline]
+    fn fill(&mut self, container: &mut Container) -> Result<(), Malformed> {
+        while container.owed > 0
+            && let Some(value) = self.simple()?
+        {
+            match &mut container.items {
+                // With its value behind it, a key takes no nil to hold the place.
+                Items::Map(entries) if container.owed.is_multiple_of(2) => match self.simple()? {
+                    Some(of_key) => {
+                        entries.push((value, of_key));
+                        container.owed -= 2;
+                    }
+                    None => container.push(value),
+                },
+                _ => container.push(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a scalar or a short text, if one is next.
+    #[inline]
+    fn simple(&mut self) -> Result<Option<Value>, Malformed> {
+        let start = self.position;
+        let Some(&marker) = self.message.get(start) else { return Err(self.cut_short()) };
+        match marker {
+            0xa0..=0xbf => {
+                self.position += 1;
+                self.text(start, u64::from(marker & 0x1f)).map(Some)
+            }
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xca..=0xd3 | 0xe0..=0xff => {
+                self.position += 1;
+                self.scalar(marker).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads the text of the value that began at `start`.
+    #[inline]
+    fn text(&mut self, start: usize, length: u64) -> Result<Value, Malformed> {
+        let text = std::str::from_utf8(self.take(length)?);
+        text.map(Value::from).map_err(|_| Malformed::Text { offset: start })
+    }
+
+    #[inline]
     fn scalar(&mut self, marker: u8) -> Result<Value, Malformed> {
         Ok(match marker {
             0x00..=0x7f => Value::from(marker),

@@ -2,8 +2,6 @@
 //! Opening it decodes nothing: it walks headers, compares two keys and verifies; the body comes
 //! out as bytes only behind a valid signature.
 
-use rmpv::Value;
-
 use super::encode;
 use super::frame::{FrameFinder, Limits};
 use super::header::{Header, Kind};
@@ -55,15 +53,27 @@ pub(crate) fn open<'a>(message: &'a [u8], secret: &Secret) -> Option<&'a [u8]> {
     secret.verify(data, signature).then_some(data)
 }
 
-/// Whether `value` is a signed envelope, whoever signed it.
-pub(crate) fn is_envelope(value: &Value) -> bool {
-    let Value::Map(entries) = value else { return false };
-    let has = |name| entries.iter().any(|(key, _)| is_key(key, name));
-    has(SIGN_KEY) && has(DATA_KEY)
+/// Whether `message` is a signed envelope as arrpc makes them, with its two entries and no other,
+/// whoever signed it.
+#[inline]
+pub(crate) fn is_envelope(message: &[u8]) -> bool {
+    let Some(root) = Header::read(message) else { return false };
+    root.kind == Kind::Map
+        && root.children == 4
+        && has_both_keys(message.get(root.size..).unwrap_or_default())
 }
 
-fn is_key(key: &Value, name: &[u8]) -> bool {
-    matches!(key, Value::String(text) if text.as_bytes() == name)
+fn has_both_keys(mut rest: &[u8]) -> bool {
+    let mut keys = [(); 2].map(|()| {
+        let key = take(&mut rest).filter(|key| {
+            let name = payload(key, Kind::Str);
+            name == Some(SIGN_KEY) || name == Some(DATA_KEY)
+        });
+        // The value of another key is none of our business.
+        key.filter(|_| take(&mut rest).is_some())
+    });
+    keys.sort_unstable();
+    matches!(keys, [Some(first), Some(second)] if first != second)
 }
 
 /// Splits the next whole value off `rest`.
@@ -84,6 +94,8 @@ fn payload(value: &[u8], kind: Kind) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use rmpv::Value;
+
     use super::*;
 
     /// Made with the Python package: `sign_and_wrap_msg(packb({"foo": "bar"}), "secret")`.
@@ -146,13 +158,23 @@ mod tests {
 
     #[test]
     fn only_a_map_with_both_keys_is_an_envelope() {
+        let packed = |value: &Value| {
+            let mut message = Vec::new();
+            encode::message(value, &mut message).expect("it is short");
+            message
+        };
         let map = |keys: &[&str]| {
-            Value::Map(keys.iter().map(|&key| (Value::from(key), Value::Nil)).collect())
+            let entries =
+                keys.iter().map(|&key| (Value::from(key), Value::Array(vec![Value::Nil])));
+            packed(&Value::Map(entries.collect()))
         };
         assert!(is_envelope(&map(&["arrpc.sign", "data"])));
-        assert!(is_envelope(&map(&["data", "x", "arrpc.sign"])));
+        assert!(is_envelope(&map(&["data", "arrpc.sign"])));
+        assert!(!is_envelope(&map(&["data", "x", "arrpc.sign"])));
+        assert!(!is_envelope(&map(&["data", "data"])));
         assert!(!is_envelope(&map(&["arrpc.sign"])));
         assert!(!is_envelope(&map(&["data", "foo"])));
-        assert!(!is_envelope(&Value::from("arrpc.sign")));
+        assert!(!is_envelope(&packed(&Value::from("arrpc.sign"))));
+        assert!(!is_envelope(b""));
     }
 }

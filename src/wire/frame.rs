@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::header::{Header, Kind};
+use super::header::{self, Header, Kind};
 
 /// The most that `max_depth` may be: a thread's stack takes the drop of a value so deep, and the
 /// recursion of whatever a handler does with it.
@@ -136,6 +136,10 @@ impl FrameFinder {
         limits: &Limits,
     ) -> Result<Option<usize>, Malformed> {
         while self.outstanding > 0 {
+            self.skip_simple(message, limits)?;
+            if self.outstanding == 0 {
+                break;
+            }
             let Some(header) = message.get(self.position..).and_then(Header::read) else {
                 return Ok(None);
             };
@@ -167,6 +171,27 @@ impl FrameFinder {
         self.around.clear();
         self.outstanding = 1;
         self.items = 1;
+    }
+
+    /// Steps over the values of the innermost container that have a header of one byte and nothing
+    /// inside: most values of most messages. With [`enter`](Self::enter) for each, the end of
+    /// `{"foo": "bar"}` takes three times as many instructions.
+    #[inline]
+    fn skip_simple(&mut self, message: &[u8], limits: &Limits) -> Result<(), Malformed> {
+        let (mut position, mut owed) = (self.position, self.owed);
+        while owed > 0
+            && let Some(&marker) = message.get(position)
+            && let Some(size) = header::simple_size(marker)
+        {
+            position += size;
+            owed -= 1;
+        }
+        self.outstanding -= self.owed - owed;
+        (self.position, self.owed) = (position, owed);
+        match position as u64 + self.outstanding > limits.max_bytes as u64 {
+            true => Err(Malformed::TooLong { limit: limits.max_bytes }),
+            false => Ok(()),
+        }
     }
 
     /// Steps over one header and its payload.
@@ -214,6 +239,12 @@ impl FrameFinder {
 /// Checks that `bytes` are exactly one message within `limits`: what a signed envelope must hold.
 /// Returns the values in it.
 pub(crate) fn check_whole(bytes: &[u8], limits: &Limits) -> Result<usize, Malformed> {
+    if let [marker, ..] = bytes
+        && header::simple_size(*marker) == Some(bytes.len())
+        && bytes.len() <= limits.max_bytes
+    {
+        return Ok(1);
+    }
     let mut finder = FrameFinder::new();
     match finder.find(bytes, limits)? {
         Some(length) if length == bytes.len() => Ok(finder.items()),

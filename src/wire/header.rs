@@ -70,6 +70,37 @@ impl Header {
     }
 }
 
+/// The bytes of a value that begins with this marker, if it has a header of one byte and nothing
+/// inside; what [`Header::read`] says of it, in one look at a table.
+#[inline]
+pub(crate) fn simple_size(marker: u8) -> Option<usize> {
+    match SIMPLE_SIZES.get(usize::from(marker)) {
+        Some(&size) if size > 0 => Some(usize::from(size)),
+        _ => None,
+    }
+}
+
+/// The bytes of each simple value, by its marker; 0 for the others.
+#[allow(clippy::indexing_slicing)] // computed while compiling: what could panic would not compile
+const SIMPLE_SIZES: [u8; 256] = {
+    let mut sizes = [0; 256];
+    let mut marker = 0;
+    while marker < 256 {
+        sizes[marker] = match marker {
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 1,
+            0xa0..=0xbf => 1 + (marker as u8 & 0x1f),
+            0xca | 0xce | 0xd2 => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 => 3,
+            0xd4..=0xd8 => 2 + (1 << (marker - 0xd4)),
+            _ => 0,
+        };
+        marker += 1;
+    }
+    sizes
+};
+
 #[inline]
 fn be8(bytes: &[u8]) -> Option<u64> {
     bytes.first().map(|&byte| u64::from(byte))
@@ -83,4 +114,20 @@ fn be16(bytes: &[u8]) -> Option<u64> {
 #[inline]
 fn be32(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|&bytes| u64::from(u32::from_be_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_simple_values_agrees_with_their_headers() {
+        for marker in 0..=u8::MAX {
+            let header = Header::read(&[marker, 0, 0, 0, 0]).expect("all of it is there");
+            let is_simple = !matches!(header.kind, Kind::Array | Kind::Map | Kind::Reserved);
+            let size = header.size + header.payload as usize;
+            let expected = (is_simple && header.size == 1).then_some(size);
+            assert_eq!(simple_size(marker), expected, "{marker:#x}");
+        }
+    }
 }

@@ -19,6 +19,15 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
+    /// The text of an error.
+    #[inline]
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Value(_) => None,
+            Self::Rpc(text) | Self::Auth(text) => Some(text),
+        }
+    }
+
     /// Appends the reply as one message.
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

@@ -1,6 +1,7 @@
 //! `arrpc bench` as a script sees it: what it counts, and its exit codes. How fast anything is, no
 //! test asks.
 
+use std::fmt::Display;
 use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,6 +16,8 @@ use serde_json::Value as Json;
 
 use crate::loopback::{HOST, ReservedPort, cert, echo, start};
 use crate::python;
+#[cfg(unix)]
+use crate::unix::Place;
 
 #[test]
 fn every_request_is_sent_once_and_its_reply_counted() {
@@ -172,6 +175,18 @@ fn tls_and_signatures_are_those_of_send() {
     command.args(["--connections", "2", "--json"]);
     let report = report(command, 0);
     assert_eq!(report["bytes_received"], 30_000_050);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_unix_socket_is_measured_too() {
+    let place = Place::new();
+    let _server = start(place.echo().tls(cert("self-signed.crt"), cert("self-signed.key")));
+    let pinned = cert("self-signed.crt");
+    let options = ["--connections", "3", "--pipeline", "5", "--tls-self-signed", &pinned];
+    let report = bench(place.host(), &options, 0);
+    assert_eq!((&report["requests"], &report["errors"]), (&1000.into(), &0.into()));
+    assert_eq!(report["server"], place.host());
 }
 
 #[test]
@@ -342,7 +357,7 @@ fn what_is_no_reply_is_an_error() {
 
 /// Sends 1,000 requests, and reads the report.
 #[track_caller]
-fn bench(server: SocketAddr, options: &[&str], code: i32) -> Json {
+fn bench(server: impl Display, options: &[&str], code: i32) -> Json {
     let mut command = command(server, options);
     command.args(["--requests", "1000", "--json"]);
     report(command, code)
@@ -366,7 +381,7 @@ fn check(server: SocketAddr, options: &[&str], code: i32, texts: &[&str]) {
 }
 
 /// The command in the package's directory, with nothing in its environment that it looks at.
-fn command(server: SocketAddr, options: &[&str]) -> Command {
+fn command(server: impl Display, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arrpc"));
     command.args(["bench", &server.to_string()]).args(options);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -2,8 +2,7 @@
 //! and an error that says what happened.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::thread;
@@ -17,37 +16,18 @@ use async_channel::{Sender, unbounded};
 use smol::Timer;
 use smol::future::FutureExt;
 
-use crate::loopback::{ReservedPort, cert, echo, start};
+use crate::loopback::{ReservedPort, cert, echo, raw_server, read_byte, start};
 use crate::raw::PATIENCE;
 
 fn client(server: &ServerHandle) -> Client {
     Client::new("127.0.0.1", server.local_addr().port())
 }
 
-/// A server of raw bytes: each connection is handed to `serve` with its number.
-fn raw_server(serve: impl Fn(usize, TcpStream) + Send + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("bound").port();
-    thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
-            let Ok(stream) = stream else { return };
-            serve(number, stream);
-        }
-    });
-    port
-}
-
-/// Reads one message of a single byte.
-fn read_byte(stream: &mut TcpStream) -> Option<u8> {
-    let mut byte = [0];
-    stream.read_exact(&mut byte).ok().map(|()| byte[0])
-}
-
 #[test]
 fn every_option_of_a_client_has_the_default_that_its_docs_state() {
     let expected = "Client(Options { host: \"h\", port: 1, timeout: None, \
          connect: ConnectOptions { con_max_retries: 5, tls_handshake_timeout: 5s, \
-         tcp: TcpOptions { keepalive: 60s, nodelay: true } }, max_connections: 64, connection_lifetime: None, \
+         tcp: TcpOptions { keepalive: 60s, nodelay: true } }, depth: 1, max_connections: 64, connection_lifetime: None, \
          idempotent_retries: 3, \
          limits: Limits { max_bytes: 67108864, max_depth: 128, max_items: 1048576 }, \
          auth_secret: None, tls: [], tls_client_cert: None, metrics: false, \
@@ -109,6 +89,7 @@ fn options_that_cannot_work_fail_the_call_and_say_why() {
     let client = || Client::new("127.0.0.1", 1);
     check(client().con_max_retries(0), "con_max_retries must be 1 at least");
     check(client().max_connections(0), "max_connections must be 1 at least");
+    check(client().pipelined(0), "pipelined must be 1 at least");
     check(client().max_depth(1025), "max_depth must be 1024 at most");
     check(client().max_items(0), "must be 1 at least");
     check(client().timeout(Duration::ZERO), "timeout is zero");
@@ -402,9 +383,11 @@ fn a_refusal_before_the_end_of_a_large_request_is_read() {
 
 /// The port of each connection, as the server sees it.
 fn ports() -> ServerHandle {
-    Server::with_context("127.0.0.1", 0, |_, context: Context| context.peer_addr().port())
-        .start_background()
-        .expect("a free port")
+    Server::with_context("127.0.0.1", 0, |_, context: Context| {
+        context.peer_addr().map(|peer| peer.port())
+    })
+    .start_background()
+    .expect("a free port")
 }
 
 #[test]
@@ -518,8 +501,8 @@ fn many_tasks_with_random_cancellations_get_their_own_replies_and_nothing_runs_t
     .threads(2)
     .start_background()
     .expect("a free port");
-    let patient = client(&server).max_connections(16);
-    let hasty = client(&server).max_connections(16).timeout(Duration::from_millis(2));
+    let patient = [1, 8].map(|depth| client(&server).pipelined(depth).max_connections(16));
+    let hasty = patient.clone().map(|client| client.timeout(Duration::from_millis(2)));
 
     let next = AtomicUsize::new(0);
     let [answered, dropped, timed_out] = [const { AtomicUsize::new(0) }; 3];
@@ -540,7 +523,9 @@ fn many_tasks_with_random_cancellations_get_their_own_replies_and_nothing_runs_t
                         let delay = if random.u8(..8) == 0 { random.u64(..3000) } else { 0 };
                         let padding = "x".repeat(if random.u8(..64) == 0 { 70_000 } else { 5 });
                         let message = value!({"n": number, "delay": delay, "padding": padding});
-                        let client = if random.bool() { patient } else { hasty };
+                        let (is_hasty, pipelines) = (random.bool(), random.bool());
+                        let clients = if is_hasty { hasty } else { patient };
+                        let client = &clients[usize::from(pipelines)];
                         let give_up = match random.u8(..4) {
                             0 => Some(Duration::from_micros(random.u64(..2000))),
                             _ => None,
@@ -563,7 +548,7 @@ fn many_tasks_with_random_cancellations_get_their_own_replies_and_nothing_runs_t
                                 assert_eq!(runs[number].load(Ordering::SeqCst), 1);
                                 answered.fetch_add(1, Ordering::SeqCst)
                             }
-                            Some(Err(Error::Timeout { .. })) if std::ptr::eq(client, hasty) => {
+                            Some(Err(Error::Timeout { .. })) if is_hasty => {
                                 timed_out.fetch_add(1, Ordering::SeqCst)
                             }
                             Some(Err(error)) => panic!("call {number} is lost: {error:?}"),

@@ -1,11 +1,12 @@
 //! The `arrpc` command as a user at a shell sees it: what it prints, and its exit codes.
 
+use std::env;
 use std::fs;
 use std::future::pending;
 use std::io::{BufRead, BufReader, Read, Write, read_to_string};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{self, Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -236,6 +237,31 @@ fn the_line_that_the_server_prints_works_when_pasted() {
         assert!(port.is_some_and(|port| port.parse::<u16>().unwrap() > 0), "{line}");
         assert_eq!(run(server.pasted(), ""), Ended::ok("{\"foo\":\"bar\"}\n"));
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_served_and_sent_to() {
+    let directory = env::temp_dir().join(format!("arrpc it's {}", process::id()));
+    fs::create_dir(&directory).unwrap();
+    let socket = directory.join("s");
+    let address = format!("unix:{}", socket.display());
+    let missing = run(arrpc(&["send", &address, "1", "--con-max-retries", "1"]), "");
+    missing.check(3, &[&address, "hint: nothing listens there; is the server running?"]);
+    for (options, listening) in [(vec!["--debug"], "no TLS"), (SELF_SIGNED.to_vec(), "TLS")] {
+        let server = Served::start(arrpc(&with(&["serve", &address], &options)));
+        assert_eq!(server.lines[0], format!("Listening on {address} ({listening})"));
+        assert_eq!(run(server.pasted(), ""), Ended::ok("{\"foo\":\"bar\"}\n"));
+        let text = "Address already in use: another server listens there";
+        run(arrpc(&["serve", &address]), "").check(3, &[&address, text]);
+
+        server.running.signal("TERM");
+        let ended = server.end();
+        assert_eq!(ended.stderr.contains("peer=unix"), options[0] == "--debug", "{ended:?}");
+        assert!(!socket.exists());
+    }
+    run(arrpc(&["serve", "unix:"]), "").check(2, &["is no path of a socket"]);
+    fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the tests have on 127.0.0.1: servers of ours, a relay that counts, a port that nobody
 //! listens on, and the test certificates.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,6 +50,25 @@ pub(crate) fn relay(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
         }
     });
     (addr, connections)
+}
+
+/// A server of raw bytes: each connection is handed to `serve` with its number.
+pub(crate) fn raw_server(serve: impl Fn(usize, TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind((HOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let Ok(stream) = stream else { return };
+            serve(number, stream);
+        }
+    });
+    port
+}
+
+/// Reads one message of a single byte.
+pub(crate) fn read_byte(stream: &mut TcpStream) -> Option<u8> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).ok().map(|()| byte[0])
 }
 
 /// A port that refuses connections, and that no other test gets, for as long as this lives.

@@ -14,8 +14,12 @@ mod command;
 mod cuts;
 mod lifecycle;
 mod limits;
+mod pipelined;
+mod raw_handler;
 mod session;
 mod tls;
+#[cfg(unix)]
+mod unix;
 
 mod arrpc_faults;
 mod metrics;

@@ -180,7 +180,7 @@ fn peers() -> (Arc<Mutex<Vec<SocketAddr>>>, Server) {
     let peers = Arc::<Mutex<Vec<SocketAddr>>>::default();
     let seen = peers.clone();
     let echo = Server::with_context(HOST, 0, move |message, context| {
-        seen.lock().unwrap().push(context.peer_addr());
+        seen.lock().unwrap().extend(context.peer_addr());
         message
     });
     (peers, echo)

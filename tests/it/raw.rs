@@ -2,13 +2,15 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Longer than any test needs: a hang becomes a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection without a client library.
-pub(crate) struct Raw(pub(crate) TcpStream);
+pub(crate) struct Raw<S = TcpStream>(pub(crate) S);
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,13 +28,25 @@ impl Raw {
         Self(stream)
     }
 
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).expect("the server reads");
-    }
-
     /// Says that nothing more will come.
     pub(crate) fn finish(&self) {
         self.0.shutdown(Shutdown::Write).expect("an open connection");
+    }
+}
+
+#[cfg(unix)]
+impl Raw<UnixStream> {
+    pub(crate) fn at(path: &str) -> Self {
+        let stream = UnixStream::connect(path).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+        Self(stream)
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the server reads");
     }
 
     /// Reads exactly these bytes.

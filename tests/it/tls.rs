@@ -175,11 +175,12 @@ fn plain_and_tls_do_not_take_each_other_for_themselves() {
 
 #[test]
 fn many_calls_share_one_handshake() {
-    let server =
-        Server::with_context("127.0.0.1", 0, |_, context: Context| context.peer_addr().port())
-            .tls(cert("server.crt"), cert("server.key"))
-            .start_background()
-            .expect("a free port");
+    let server = Server::with_context("127.0.0.1", 0, |_, context: Context| {
+        context.peer_addr().map(|peer| peer.port())
+    })
+    .tls(cert("server.crt"), cert("server.key"))
+    .start_background()
+    .expect("a free port");
     let client = Client::new("127.0.0.1", server.local_addr().port()).tls_cafile(cert("ca.crt"));
     smol::block_on(async {
         let port = client.send(Value::Nil).await.expect("a reply");

@@ -7,11 +7,12 @@ mod messages;
 mod progress;
 mod report;
 mod schedule;
+mod socket;
 mod stream;
 mod tally;
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -31,6 +32,7 @@ use crate::security::Security;
 use load::{Load, Plan};
 use report::Report;
 use schedule::{Goal, Schedule};
+use socket::Place;
 use stream::Target;
 use tally::Tally;
 
@@ -60,7 +62,7 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Where the server listens; no host is localhost
+    /// Where the server listens, or unix:PATH for a Unix socket; no host is localhost
     #[arg(value_name = "HOST:PORT")]
     address: Address,
 
@@ -142,7 +144,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let tally = measure(arguments, &plan)?;
     let report = Report {
-        server: plan.target.address.to_string(),
+        server: plan.target.place.to_string(),
         is_over_tls: plan.target.tls.is_some(),
         is_signed: secret.is_some(),
         connections: arguments.connections,
@@ -181,19 +183,26 @@ fn request(message: &Value, secret: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
 }
 
 fn target(arguments: &Arguments) -> Result<Target, Failure> {
-    let Arguments { address: Address { port, .. }, timeout, .. } = arguments;
-    let host = arguments.address.host_or_localhost();
-    let failed = |source| cannot_connect(arguments, source);
-    let addresses: Vec<_> = (host, *port).to_socket_addrs().map_err(failed)?.collect();
+    let Arguments { address, timeout, .. } = arguments;
+    let host = address.host_or_localhost();
     let tls = match arguments.security.tls_config()? {
         None => None,
+        // One certificate is trusted there, whatever its name.
+        Some(config) if address.is_unix() => Some((config, Ipv4Addr::UNSPECIFIED.into())),
         Some(config) => {
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|error| Failure::usage(error.to_string()))?;
             Some((config, name))
         }
     };
-    Ok(Target { address: reachable(&addresses, *timeout).map_err(failed)?, tls })
+    #[cfg(unix)]
+    if let Some(path) = host.strip_prefix("unix:") {
+        return Ok(Target { place: Place::Unix(path.into()), tls });
+    }
+    let failed = |source| cannot_connect(arguments, source);
+    let addresses: Vec<_> = (host, address.port).to_socket_addrs().map_err(failed)?.collect();
+    let place = Place::Tcp(reachable(&addresses, *timeout).map_err(failed)?);
+    Ok(Target { place, tls })
 }
 
 /// The first of a host's addresses at which somebody listens.
@@ -299,6 +308,7 @@ fn cannot_connect(arguments: &Arguments, source: io::Error) -> Failure {
         _ => {
             let is_limit = source.raw_os_error() == Some(EMFILE);
             let address = match host.contains(':') {
+                _ if arguments.address.is_unix() => host.to_owned(),
                 true => format!("[{host}]:{port}"),
                 false => format!("{host}:{port}"),
             };

@@ -1,32 +1,32 @@
 //! A socket of the load, plain or with TLS, read and written without waiting.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::{ClientConfig, ClientConnection};
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+
+use super::socket::{Place, Socket};
 
 /// How to connect.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) address: SocketAddr,
+    pub(crate) place: Place,
     pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Stream {
-    socket: TcpStream,
+    socket: Socket,
     session: Option<Box<ClientConnection>>,
 }
 
 impl Stream {
     /// Begins to connect, and registers the socket, edge-triggered.
     pub(crate) fn connect(target: &Target, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut socket = TcpStream::connect(target.address)?;
-        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        let mut socket = Socket::connect(&target.place)?;
+        registry.register(socket.source(), token, Interest::READABLE | Interest::WRITABLE)?;
         let session = match &target.tls {
             None => None,
             Some((config, name)) => {
@@ -39,14 +39,9 @@ impl Stream {
 
     /// Goes on with connecting and the TLS handshake; false if they take longer.
     pub(crate) fn establish(&mut self) -> io::Result<bool> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
+        if !self.socket.establish()? {
+            return Ok(false);
         }
-        match self.socket.peer_addr() {
-            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
-            connected => connected?,
-        };
-        self.socket.set_nodelay(true)?;
         let Some(session) = &mut self.session else { return Ok(true) };
         while session.is_handshaking() {
             if !send_records(session, &mut self.socket)? {
@@ -107,7 +102,7 @@ impl Stream {
 }
 
 /// Sends the records that wait; false if the system does not take all of them.
-fn send_records(session: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<bool> {
+fn send_records(session: &mut ClientConnection, socket: &mut Socket) -> io::Result<bool> {
     while session.wants_write() {
         match session.write_tls(socket) {
             Ok(_) => {}
@@ -120,7 +115,7 @@ fn send_records(session: &mut ClientConnection, socket: &mut TcpStream) -> io::R
 }
 
 /// Takes what has arrived; false at the end.
-fn receive_records(session: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<bool> {
+fn receive_records(session: &mut ClientConnection, socket: &mut Socket) -> io::Result<bool> {
     if session.read_tls(socket)? == 0 {
         return Ok(false);
     }

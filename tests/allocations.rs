@@ -1,0 +1,80 @@
+//! The memory that a request is served with, counted by the allocator of this program: how often it
+//! is asked for more, in lockstep and pipelined, with each option that could ask too.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use arrpc::{Server, Value};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+const HOST: &str = "127.0.0.1";
+const SECRET: &str = "secret";
+const MESSAGE: &[u8] = b"\x81\xa3foo\xa3bar";
+const REPLY: &[u8] = b"\xa6got it";
+
+/// Batches, each in one write.
+const BATCHES: usize = 500;
+
+/// One test, as the counts are those of the whole process.
+#[test]
+fn a_request_takes_no_more_memory_than_its_value_and_its_reply() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let got_it = || Server::new(HOST, 0, |_| "got it");
+    let metrics = |server: Server| server.metrics_host(HOST).metrics_port(0);
+    let later = Server::new(HOST, 0, |_: Value| async { "got it" });
+    let raw = || Server::raw(HOST, 0, |_, reply| reply.write_bytes(REPLY));
+    // A map, its two texts, and the text of the reply.
+    check("plain", got_it(), MESSAGE, 4);
+    check("metrics", metrics(got_it()), MESSAGE, 4);
+    check("signed", got_it().auth_secret(SECRET), &sealed(), 4);
+    check("signed, metrics", metrics(got_it().auth_secret(SECRET)), &sealed(), 4);
+    // The handler's future.
+    check("async", later, MESSAGE, 5);
+    check("raw", raw(), MESSAGE, 0);
+    check("raw, signed, metrics", metrics(raw().auth_secret(SECRET)), &sealed(), 0);
+}
+
+#[track_caller]
+fn check(what: &str, server: Server, message: &[u8], expected: usize) {
+    let server = server.threads(1).start_background().expect("a free port");
+    let mut stream = TcpStream::connect(server.local_addr()).expect("it listens");
+    stream.set_nodelay(true).expect("a socket");
+    for depth in [1, 64] {
+        let (requests, replies) = (message.repeat(depth), REPLY.repeat(depth));
+        let mut read = vec![0; replies.len()];
+        let mut run = |batches: usize| {
+            for _ in 0..batches {
+                stream.write_all(&requests).expect("it reads");
+                stream.read_exact(&mut read).expect("it answers");
+                assert_eq!(read, replies, "{what}");
+            }
+        };
+        run(10); // buffers grow to their size
+        let before = dhat::HeapStats::get().total_blocks;
+        run(BATCHES);
+        let blocks = dhat::HeapStats::get().total_blocks - before;
+        let requests = (BATCHES * depth) as u64;
+        // What wakes and sleeps take now and then is not of the request.
+        let found = (blocks as f64 / requests as f64).round() as usize;
+        assert_eq!(found, expected, "{what}, {depth} at a time: {blocks} in {requests} requests");
+    }
+    server.stop();
+    server.join();
+}
+
+/// The signed envelope of the message.
+fn sealed() -> Vec<u8> {
+    let mut hmac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    hmac.update(MESSAGE);
+    let mut sealed = b"\x82\xaaarrpc.sign\xd9\x40".to_vec();
+    for byte in hmac.finalize().into_bytes() {
+        write!(sealed, "{byte:02x}").expect("writing to a Vec");
+    }
+    sealed.extend_from_slice(b"\xa4data\xc4\x09");
+    sealed.extend_from_slice(MESSAGE);
+    sealed
+}
