@@ -4,6 +4,25 @@
 //! One future reads, handles and writes; nothing is queued between the socket and a handler that
 //! answers at once. Per wake it handles what has arrived, up to its share of the thread, and writes
 //! once when no complete message is left.
+//!
+//! What a request costs, `{"foo": "bar"}` and the reply `"got it"`, plain over TCP:
+//!
+//! | | in lockstep | 64 in one write |
+//! |---|---|---|
+//! | system calls: `epoll_wait`, `recvfrom`, `sendto` | 3 | 3 for all |
+//! | wakes of the session's task, each by the reactor of its own thread | 1 | 1 for all |
+//! | allocations: the map, its two texts, the reply's text | 4 | 4 |
+//! | the same for a raw handler | 0 | 0 |
+//! | copies: out of the kernel, texts into the value, reply into the output, into the kernel | 4 | 4 |
+//! | looks at the clock | 0 | 0 |
+//! | the same with metrics | 2 | 2 |
+//! | instructions outside of the kernel, the handler's included | 4,650 | 1,930 |
+//! | the same with metrics | 4,790 | 2,080 |
+//! | the same for a raw handler | 3,230 | 520 |
+//!
+//! Counted with `strace -c -p THREAD`, callgrind (2,000 batches against none) and, in
+//! `tests/allocations.rs`, with the allocator. Metrics and signatures allocate nothing, timers are
+//! set only where something waits, and no other thread is woken.
 
 use std::cell::RefCell;
 use std::fmt;
