@@ -72,9 +72,25 @@ impl Runtime for tokio::runtime::Runtime {
     }
 }
 
-/// tokio in the form that suits a client beside its server on two processors.
-pub(crate) fn tokio() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+/// How many threads of tokio run the callers. On two processors, with the server on one of them,
+/// more requests get through with the one or with the other, which depends on the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Threads {
+    One,
+    Two,
+}
+
+/// tokio, for clients that need it.
+pub(crate) fn tokio(threads: Threads) -> Result<tokio::runtime::Runtime> {
+    let mut builder = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Two => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(2);
+            builder
+        }
+    };
+    Ok(builder.enable_all().build()?)
 }
 
 /// Callers, and what they have seen.

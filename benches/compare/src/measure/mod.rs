@@ -9,15 +9,15 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{Options, Scale};
 use crate::contestants::Contestant;
 use crate::rows::Row;
-use process::{Process, itself};
+use process::{Process, cpu_of_all, itself};
 use results::{Figures, Measured, Results};
 
 /// The processes of a measurement tell when they have come so far.
@@ -53,16 +53,20 @@ impl Timing {
 pub(crate) fn all(options: &Options) -> Result<Results> {
     let timing = Timing::of(options.scale);
     let is_wanted = |name: String| options.only.as_ref().is_none_or(|only| name.contains(only));
-    let mut results = Results::new(options.scale, timing.rounds, hmac::nanoseconds());
+    let mut results = Results::new(options.scale, timing.rounds);
     for row in Row::all() {
         let contestants: Vec<Contestant> = row
             .contestants()
             .into_iter()
             .filter(|contestant| is_wanted(row.to_string()) || is_wanted(contestant.to_string()))
             .collect();
+        if contestants.is_empty() {
+            continue;
+        }
         let mut measured: Vec<_> =
             contestants.into_iter().map(|contestant| Measured::new(row, contestant)).collect();
         for _ in 0..timing.rounds {
+            results.hmac_ns.push(hmac::nanoseconds());
             for measured in &mut measured {
                 let contestant = measured.contestant;
                 measured.add(|| measure(row, contestant, timing));
@@ -73,6 +77,7 @@ pub(crate) fn all(options: &Options) -> Result<Results> {
         }
         results.rows.extend(measured);
     }
+    ensure!(!results.rows.is_empty(), "no row's and no contestant's name contains it");
     Ok(results)
 }
 
@@ -96,10 +101,15 @@ fn measure(row: Row, contestant: Contestant, timing: Timing) -> Result<Figures> 
     let micros = |time: Duration| time.as_micros().to_string();
     client.order(&micros(timing.warm_up))?;
     client.expect(WARM).context("warm-up")?;
+    let (start, all_before) = (Instant::now(), cpu_of_all()?);
     let (server_before, client_before) = (server.cpu()?, client.cpu()?);
     client.order(&micros(timing.time))?;
     client.expect(DONE).context("run")?;
-    let (server_after, client_after) = (server.cpu()?, client.cpu()?);
+    let server_cpu = server.cpu()?.saturating_sub(server_before);
+    let client_cpu = client.cpu()?.saturating_sub(client_before);
+    let all_cpu = cpu_of_all()?.saturating_sub(all_before);
+    let others = all_cpu.saturating_sub(server_cpu + client_cpu);
+    let others = others.as_secs_f64() / start.elapsed().as_secs_f64();
     let memory = server.peak_memory()?;
     client.order("")?;
     let driven: Driven = serde_json::from_str(&client.line()?)?;
@@ -111,9 +121,10 @@ fn measure(row: Row, contestant: Contestant, timing: Timing) -> Result<Figures> 
         p50_us: driven.p50_us,
         p99_us: driven.p99_us,
         p999_us: driven.p999_us,
-        server_cpu_us: each(server_after.saturating_sub(server_before)),
-        client_cpu_us: each(client_after.saturating_sub(client_before)),
+        server_cpu_us: each(server_cpu),
+        client_cpu_us: each(client_cpu),
         server_memory_mib: memory as f64 / f64::from(1 << 20),
+        others_cpus: others,
     })
 }
 

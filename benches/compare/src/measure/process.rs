@@ -18,6 +18,17 @@ pub(crate) fn itself() -> Command {
     Command::new(env::current_exe().expect("this program has a path"))
 }
 
+/// The CPU time that all processes of the machine have had so far, its processors together. In
+/// steps of 10 ms.
+pub(crate) fn cpu_of_all() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().next().context("a first line")?.split_whitespace().skip(1);
+    // user nice system idle iowait irq softirq steal; then guests, which are in user already.
+    let ticks: Vec<u64> = fields.take(8).map(str::parse).collect::<Result<_, _>>()?;
+    let [user, nice, system, _, _, irq, softirq, steal] = ticks[..] else { bail!("eight fields") };
+    Ok(Duration::from_millis(10 * (user + nice + system + irq + softirq + steal)))
+}
+
 /// A process that answers in lines. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {

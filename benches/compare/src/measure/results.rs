@@ -14,8 +14,8 @@ use crate::rows::Row;
 pub(crate) struct Results {
     pub(crate) scale: Scale,
     pub(crate) rounds: usize,
-    /// Nanoseconds of the bare signature of the request.
-    pub(crate) hmac_ns: f64,
+    /// Nanoseconds of the bare signature of the request, once in a while.
+    pub(crate) hmac_ns: Vec<f64>,
     pub(crate) rows: Vec<Measured>,
 }
 
@@ -50,11 +50,14 @@ pub(crate) struct Figures {
     pub(crate) client_cpu_us: f64,
     /// At the most.
     pub(crate) server_memory_mib: f64,
+    /// The processors that neither server nor client kept busy, but others on the machine, on
+    /// average. Much of it, and the figures say little.
+    pub(crate) others_cpus: f64,
 }
 
 impl Results {
-    pub(crate) fn new(scale: Scale, rounds: usize, hmac_ns: f64) -> Self {
-        Self { scale, rounds, hmac_ns, rows: Vec::new() }
+    pub(crate) fn new(scale: Scale, rounds: usize) -> Self {
+        Self { scale, rounds, hmac_ns: Vec::new(), rows: Vec::new() }
     }
 
     /// The round with the median CPU time of the server, if the contestant was measured.
@@ -71,9 +74,18 @@ impl Results {
         of: impl Fn(Figures, Figures) -> f64,
     ) -> Option<f64> {
         let (one, other) = (self.find(row, one)?.rounds()?, self.find(row, other)?.rounds()?);
-        let mut values: Vec<f64> = one.iter().zip(other).map(|(a, b)| of(*a, *b)).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
+        median(one.iter().zip(other).map(|(a, b)| of(*a, *b)).collect())
+    }
+
+    /// The median time of the bare signature, in nanoseconds.
+    pub(crate) fn hmac_ns(&self) -> f64 {
+        median(self.hmac_ns.clone()).unwrap_or(f64::NAN)
+    }
+
+    /// The processors that others on the machine kept busy, on average over all measurements.
+    pub(crate) fn others_cpus(&self) -> f64 {
+        let rounds = || self.rows.iter().filter_map(Measured::rounds).flatten();
+        rounds().map(|figures| figures.others_cpus).sum::<f64>() / rounds().count().max(1) as f64
     }
 
     /// What could not be measured although it is there, and why.
@@ -136,4 +148,9 @@ impl fmt::Display for Measured {
             (Outcome::Rounds(_), None) => write!(f, "no rounds"),
         }
     }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }

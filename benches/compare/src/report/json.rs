@@ -12,7 +12,8 @@ pub(crate) fn of(results: &Results) -> Result<String> {
         "small": results.scale == Scale::Small,
         "machine": machine::description(),
         "versions": machine::versions(),
-        "hmac_ns": results.hmac_ns,
+        "hmac_ns": results.hmac_ns(),
+        "others_cpus": results.others_cpus(),
         "rows": results.rows.iter().map(measured).collect::<Vec<_>>(),
         "marks": marks::of(results).iter().map(marks::Mark::json).collect::<Vec<_>>(),
     });

@@ -70,7 +70,7 @@ impl Mark {
 pub(crate) fn of(results: &Results) -> Vec<Mark> {
     let cpu = |one: Figures, other: Figures| one.server_cpu_us / other.server_cpu_us;
     let rate = |one: Figures, other: Figures| one.requests_per_second / other.requests_per_second;
-    let hmac_us = results.hmac_ns / 1e3;
+    let hmac_us = results.hmac_ns() / 1e3;
     let signing =
         |signed: Figures, plain: Figures| (signed.server_cpu_us - plain.server_cpu_us) / hmac_us;
     let floor = |row| results.paired(row, [ARRPC, Contestant::Floor], cpu);

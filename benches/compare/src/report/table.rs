@@ -19,14 +19,16 @@ pub(crate) fn of(results: &Results, charts: &[Chart]) -> String {
     let _ = writeln!(
         out,
         "{}. {}, Python arrpc 0.5.0. Medians of {} by the server's CPU time. A bare HMAC-SHA256 of \
-         the small message takes {:.0} ns.\n",
+         the small message takes {:.0} ns. Meanwhile everything else on the machine kept {:.2} \
+         processors busy.\n",
         machine::description(),
         machine::versions().join(", "),
         match results.rounds {
             1 => "one round".to_owned(),
             rounds => format!("{rounds} rounds"),
         },
-        results.hmac_ns
+        results.hmac_ns(),
+        results.others_cpus()
     );
     for chart in charts {
         let _ = writeln!(out, "![{}]({})\n", chart.title, chart.file);
