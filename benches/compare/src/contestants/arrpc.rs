@@ -15,15 +15,7 @@ use crate::wire::{SECRET, certificate};
 const HOST: &str = "127.0.0.1";
 
 pub(crate) fn serve(row: Row, setup: Setup) -> Result<()> {
-    let mut server = match row {
-        Row::Payload { .. } => Server::new(HOST, 0, |message| message),
-        Row::Workers => Server::new(HOST, 0, |_| {
-            spin(SPIN);
-            "got it"
-        }),
-        _ => Server::new(HOST, 0, |_| "got it"),
-    };
-    server = server.threads(if setup == Setup::TwoWorkers { 2 } else { 1 });
+    let mut server = with_handler(row, setup).threads(setup.threads());
     if setup.is_tls() {
         server = server.tls(certificate("server.crt"), certificate("server.key"));
     }
@@ -35,6 +27,18 @@ pub(crate) fn serve(row: Row, setup: Setup) -> Result<()> {
     }
     server.after_start(|address| println!("{address}")).start()?;
     Ok(())
+}
+
+/// A server with the handler that the row takes, of the kind that the setup takes.
+fn with_handler(row: Row, setup: Setup) -> Server {
+    match (setup, row) {
+        (_, Row::Payload { .. }) => Server::new(HOST, 0, |message| message),
+        (_, Row::Workers) => Server::new(HOST, 0, |_| {
+            spin(SPIN);
+            "got it"
+        }),
+        _ => Server::new(HOST, 0, |_| "got it"),
+    }
 }
 
 fn spin(time: Duration) {

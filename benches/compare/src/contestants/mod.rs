@@ -47,6 +47,10 @@ pub(crate) enum Setup {
 }
 
 impl Setup {
+    pub(crate) fn threads(self) -> usize {
+        if self == Self::TwoWorkers { 2 } else { 1 }
+    }
+
     pub(crate) fn is_tls(self) -> bool {
         matches!(self, Self::Tls | Self::TlsSignedMetrics)
     }

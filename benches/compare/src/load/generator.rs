@@ -105,9 +105,10 @@ impl Generator {
             let bytes = &self.buffer[..read];
             if !self.is_warm {
                 let at = self.reply.len() * self.depth - connection.unread;
-                let expected = self.reply.iter().cycle().skip(at % self.reply.len());
-                let text = String::from_utf8_lossy(&bytes[..read.min(200)]);
-                ensure!(bytes.iter().zip(expected).all(|(a, b)| a == b), "a wrong reply: {text}");
+                let rest = &self.reply[at % self.reply.len()..];
+                let expected = rest.iter().chain(self.reply.iter().cycle());
+                let text = || String::from_utf8_lossy(&bytes[..read.min(200)]);
+                ensure!(bytes.iter().eq(expected.take(read)), "a wrong reply: {}", text());
             }
             let before = connection.unread.div_ceil(self.reply.len());
             connection.unread -= read;

@@ -77,7 +77,7 @@ pub(crate) fn all(options: &Options) -> Result<Results> {
         }
         results.rows.extend(measured);
     }
-    ensure!(!results.rows.is_empty(), "no row's and no contestant's name contains it");
+    ensure!(!results.rows.is_empty(), "--only: no name of a row or a contestant contains it");
     Ok(results)
 }
 
@@ -99,11 +99,11 @@ fn measure(row: Row, contestant: Contestant, timing: Timing) -> Result<Figures> 
     let mut client = Process::start(command.arg(address.to_string())).context("client")?;
 
     let micros = |time: Duration| time.as_micros().to_string();
-    client.order(&micros(timing.warm_up))?;
+    client.order(&micros(timing.warm_up));
     client.expect(WARM).context("warm-up")?;
     let (start, all_before) = (Instant::now(), cpu_of_all()?);
     let (server_before, client_before) = (server.cpu()?, client.cpu()?);
-    client.order(&micros(timing.time))?;
+    client.order(&micros(timing.time));
     client.expect(DONE).context("run")?;
     let server_cpu = server.cpu()?.saturating_sub(server_before);
     let client_cpu = client.cpu()?.saturating_sub(client_before);
@@ -111,7 +111,7 @@ fn measure(row: Row, contestant: Contestant, timing: Timing) -> Result<Figures> 
     let others = all_cpu.saturating_sub(server_cpu + client_cpu);
     let others = others.as_secs_f64() / start.elapsed().as_secs_f64();
     let memory = server.peak_memory()?;
-    client.order("")?;
+    client.order("");
     let driven: Driven = serde_json::from_str(&client.line()?)?;
 
     let requests = driven.requests as f64;

@@ -59,10 +59,9 @@ impl Process {
         Ok(Self { child, input, lines, errors: Some(errors) })
     }
 
-    pub(crate) fn order(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn order(&mut self, line: &str) {
         // Fails if it has ended: then no answer comes, and the error is that of `line`.
         let _ = writeln!(self.input, "{line}");
-        Ok(())
     }
 
     /// Waits for the next line that it prints.
