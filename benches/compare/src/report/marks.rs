@@ -147,22 +147,23 @@ pub(crate) fn table(marks: &[Mark]) -> String {
             Bound::AtMost(bound) => ("<=", bound),
             Bound::AtLeast(bound) => (">=", bound),
         };
-        let measured = mark.measured.map_or("not measured".to_owned(), number);
+        // One digit more than the mark, so that a miss by little shows.
+        let measured = mark.measured.map_or("not measured".to_owned(), |it| number(it, 3));
         let reached = match mark.is_reached() {
             Some(true) => "yes",
             Some(false) => "no",
             None => "",
         };
-        let (what, bound) = (mark.what, number(bound));
+        let (what, bound) = (mark.what, number(bound, 2));
         // Writing to a String cannot fail.
         let _ = writeln!(out, "| {what} | {sign} {bound} | {measured} | {reached} |");
     }
     out
 }
 
-fn number(value: f64) -> String {
+fn number(value: f64, digits: usize) -> String {
     match value {
-        ..1000.0 => format!("{value:.2}"),
+        ..1000.0 => format!("{value:.digits$}"),
         _ => super::table::grouped(value),
     }
 }
