@@ -10,7 +10,7 @@ use jsonrpsee::server::{RpcModule, Server, ServerConfig};
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 
 use crate::load::Load;
-use crate::load::callers::{self, Caller, Callers, Threads};
+use crate::load::callers::{self, Caller, Callers};
 use crate::rows::Row;
 
 /// More than any row has under way, so that no queue is the limit.
@@ -34,8 +34,7 @@ pub(crate) fn serve() -> Result<()> {
 }
 
 pub(crate) fn load(row: Row, address: SocketAddr) -> Result<Box<dyn Load>> {
-    // 85,000 requests/s for 256 callers; with one thread 62,000.
-    let runtime = callers::tokio(Threads::Two)?;
+    let runtime = callers::tokio()?;
     let mut connected = Vec::new();
     for _ in 0..row.connections() {
         let client = runtime.block_on(

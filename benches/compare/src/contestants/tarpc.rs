@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::load::Load;
-use crate::load::callers::{self, Caller, Callers, Threads};
+use crate::load::callers::{self, Caller, Callers};
 use crate::rows::Row;
 
 /// More than any row has under way, so that no queue is the limit.
@@ -57,8 +57,7 @@ pub(crate) fn serve() -> Result<()> {
 }
 
 pub(crate) fn load(row: Row, address: SocketAddr) -> Result<Box<dyn Load>> {
-    // 380,000 requests/s for 256 callers; with two threads 310,000.
-    let runtime = callers::tokio(Threads::One)?;
+    let runtime = callers::tokio()?;
     let mut connected = Vec::new();
     for _ in 0..row.connections() {
         let client = runtime.block_on(async {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use tokio::net::TcpListener;
 
 use crate::load::Load;
-use crate::load::callers::{self, Caller, Callers, Threads};
+use crate::load::callers::{self, Caller, Callers};
 use crate::rows::Row;
 
 /// What tonic's build script makes of the service.
@@ -60,8 +60,7 @@ pub(crate) fn serve() -> Result<()> {
 }
 
 pub(crate) fn load(row: Row, address: SocketAddr) -> Result<Box<dyn Load>> {
-    // 52,000 requests/s for 256 callers; with two threads 39,000.
-    let runtime = callers::tokio(Threads::One)?;
+    let runtime = callers::tokio()?;
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .tcp_nodelay(true)
         .buffer_size(MOST_UNDER_WAY);
