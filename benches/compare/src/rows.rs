@@ -14,8 +14,7 @@ pub(crate) enum Row {
     /// As many under way on each of [`CONNECTIONS`]: sent with one write, the next ones when all
     /// are answered.
     Pipelined { depth: usize },
-    /// One client with one connection (arrpc without pipelining: with as many as it takes), which
-    /// so many tasks share, each with one call at a time.
+    /// One client with one connection, which so many tasks share, each with one call at a time.
     Shared { callers: usize },
     /// Bytes sent back, on four connections in lockstep.
     Payload { bytes: usize },
@@ -49,7 +48,7 @@ impl Row {
             Self::Lockstep { .. } => vec![Floor, plain, Python, Tarpc, Tonic, Jsonrpsee],
             // Python answers one message for each read, so it is never sent two.
             Self::Pipelined { .. } => {
-                vec![Floor, plain, Arrpc(Setup::Metrics), Arrpc(Setup::Signed)]
+                vec![Floor, plain, Arrpc(Setup::Raw), Arrpc(Setup::Metrics), Arrpc(Setup::Signed)]
             }
             Self::Shared { .. } => vec![plain, Tarpc, Tonic, Jsonrpsee],
             Self::Payload { .. } => vec![Floor, plain],

@@ -10,7 +10,7 @@ use super::{SPIN, Setup};
 use crate::load::Load;
 use crate::load::callers::{Caller, Callers, Smol};
 use crate::rows::Row;
-use crate::wire::{SECRET, certificate};
+use crate::wire::{REPLY, SECRET, certificate};
 
 const HOST: &str = "127.0.0.1";
 
@@ -32,6 +32,7 @@ pub(crate) fn serve(row: Row, setup: Setup) -> Result<()> {
 /// A server with the handler that the row takes, of the kind that the setup takes.
 fn with_handler(row: Row, setup: Setup) -> Server {
     match (setup, row) {
+        (Setup::Raw, _) => Server::raw(HOST, 0, |_, reply| reply.write_bytes(REPLY)),
         (_, Row::Payload { .. }) => Server::new(HOST, 0, |message| message),
         (_, Row::Workers) => Server::new(HOST, 0, |_| {
             spin(SPIN);
@@ -49,12 +50,12 @@ fn spin(time: Duration) {
 }
 
 /// The one client that the callers share.
-fn shared_client(address: SocketAddr) -> Client {
-    Client::new(address.ip().to_string(), address.port())
+fn shared_client(address: SocketAddr, callers: usize) -> Client {
+    Client::new(address.ip().to_string(), address.port()).pipelined(callers)
 }
 
 pub(crate) fn load(row: Row, address: SocketAddr) -> Result<Box<dyn Load>> {
-    let client = shared_client(address);
+    let client = shared_client(address, row.depth());
     Ok(Box::new(Callers::new(Smol, vec![Shared(client); row.depth()])))
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Contestant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Setup {
     Plain,
+    /// With a handler that gets bytes.
+    Raw,
     Tls,
     Signed,
     Metrics,
@@ -126,6 +128,7 @@ impl fmt::Display for Contestant {
         f.write_str(match self {
             Self::Floor => "floor",
             Self::Arrpc(Setup::Plain) => "arrpc",
+            Self::Arrpc(Setup::Raw) => "arrpc, raw",
             Self::Arrpc(Setup::Tls) => "arrpc, TLS",
             Self::Arrpc(Setup::Signed) => "arrpc, signed",
             Self::Arrpc(Setup::Metrics) => "arrpc, metrics",

@@ -10,6 +10,7 @@ use crate::measure::results::{Figures, Results};
 use crate::rows::{CONNECTIONS, Row};
 
 const ARRPC: Contestant = Contestant::Arrpc(Setup::Plain);
+const RAW: Contestant = Contestant::Arrpc(Setup::Raw);
 const METRICS: Contestant = Contestant::Arrpc(Setup::Metrics);
 const SIGNED: Contestant = Contestant::Arrpc(Setup::Signed);
 const ALL: Contestant = Contestant::Arrpc(Setup::TlsSignedMetrics);
@@ -89,6 +90,11 @@ pub(crate) fn of(results: &Results) -> Vec<Mark> {
             2.0,
             "pipelined 64 x 64: server CPU per request, to the floor's",
             floor(PIPELINED),
+        ),
+        Mark::at_most(
+            1.4,
+            "the same with a raw handler",
+            results.paired(PIPELINED, [RAW, Contestant::Floor], cpu),
         ),
         Mark::at_least(
             6.0,
