@@ -32,8 +32,8 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn open(bytes: usize, timed: bool) -> Self {
-        Self { bytes, memory: 0, started: timed.then(Instant::now), reason: None, limit: None }
+    pub(super) fn open(bytes: usize, started: Option<Instant>) -> Self {
+        Self { bytes, memory: 0, started, reason: None, limit: None }
     }
 
     /// Takes note of what a handler returned, and makes it the reply.

@@ -142,7 +142,7 @@ impl Service {
 
     /// Calls the handler with what [`open`](Self::open) has returned. One that gets bytes writes its
     /// reply to `out`. A panic becomes its error, and leaves `out` as it was.
-    #[inline]
+    #[inline(always)] // what it returns is large, and copied if it goes through memory
     pub(crate) fn answer(
         &self,
         message: Message<'_>,

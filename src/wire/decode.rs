@@ -143,7 +143,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Reads a scalar or a short text, if one is next.
-    #[inline]
+    #[inline(always)]
     fn simple(&mut self) -> Result<Option<Value>, Malformed> {
         let start = self.position;
         let Some(&marker) = self.message.get(start) else { return Err(self.cut_short()) };
@@ -161,13 +161,13 @@ impl<'a> Decoder<'a> {
     }
 
     /// Reads the text of the value that began at `start`.
-    #[inline]
+    #[inline(always)]
     fn text(&mut self, start: usize, length: u64) -> Result<Value, Malformed> {
         let text = std::str::from_utf8(self.take(length)?);
         text.map(Value::from).map_err(|_| Malformed::Text { offset: start })
     }
 
-    #[inline]
+    #[inline(always)]
     fn scalar(&mut self, marker: u8) -> Result<Value, Malformed> {
         Ok(match marker {
             0x00..=0x7f => Value::from(marker),

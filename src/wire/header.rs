@@ -28,7 +28,7 @@ pub(crate) enum Kind {
 
 impl Header {
     /// Reads the header at the start of `bytes`; `None` if not all of it is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (&marker, rest) = bytes.split_first()?;
         Some(match marker {

@@ -32,11 +32,7 @@ impl Reply {
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Value(value) => {
-                if let Err(too_long) = encode::message(value, out) {
-                    encode::text_message([RPC_PREFIX, &too_long.to_string()], out);
-                }
-            }
+            Self::Value(value) => encode_value(value, out),
             Self::Rpc(message) => encode::text_message([RPC_PREFIX, message], out),
             Self::Auth(message) => encode::text_message([AUTH_PREFIX, message], out),
         }
@@ -53,6 +49,14 @@ impl Reply {
         } else {
             Self::Value(value)
         }
+    }
+}
+
+/// Appends a value as a reply, or an error if it is too long for one.
+#[inline]
+pub(crate) fn encode_value(value: &Value, out: &mut Vec<u8>) {
+    if let Err(too_long) = encode::message(value, out) {
+        encode::text_message([RPC_PREFIX, &too_long.to_string()], out);
     }
 }
 
