@@ -135,6 +135,15 @@ impl FrameFinder {
         message: &[u8],
         limits: &Limits,
     ) -> Result<Option<usize>, Malformed> {
+        if self.position == 0
+            && let Some((length, items)) = flat(message)
+            && length <= limits.max_bytes
+            && items <= limits.max_items
+            && limits.max_depth > 0
+        {
+            self.found = items as u64;
+            return Ok(Some(length));
+        }
         while self.outstanding > 0 {
             self.skip_simple(message, limits)?;
             if self.outstanding == 0 {
@@ -174,8 +183,7 @@ impl FrameFinder {
     }
 
     /// Steps over the values of the innermost container that have a header of one byte and nothing
-    /// inside: most values of most messages. With [`enter`](Self::enter) for each, the end of
-    /// `{"foo": "bar"}` takes three times as many instructions.
+    /// inside: most values of most messages.
     #[inline]
     fn skip_simple(&mut self, message: &[u8], limits: &Limits) -> Result<(), Malformed> {
         let (mut position, mut owed) = (self.position, self.owed);
@@ -236,15 +244,26 @@ impl FrameFinder {
     }
 }
 
+/// The length of a message that is all there, and the values in it, if it is a simple value or a
+/// short container of such: what most small messages are. Finds the end of `{"foo": "bar"}` in half
+/// the time, as it keeps no account of what is still to come.
+#[inline]
+fn flat(message: &[u8]) -> Option<(usize, usize)> {
+    let &marker = message.first()?;
+    let (mut length, inside) = match marker {
+        0x80..=0x8f => (1, 2 * usize::from(marker & 0x0f)),
+        0x90..=0x9f => (1, usize::from(marker & 0x0f)),
+        _ => (header::simple_size(marker)?, 0),
+    };
+    for _ in 0..inside {
+        length += header::simple_size(*message.get(length)?)?;
+    }
+    (length <= message.len()).then_some((length, 1 + inside))
+}
+
 /// Checks that `bytes` are exactly one message within `limits`: what a signed envelope must hold.
 /// Returns the values in it.
 pub(crate) fn check_whole(bytes: &[u8], limits: &Limits) -> Result<usize, Malformed> {
-    if let [marker, ..] = bytes
-        && header::simple_size(*marker) == Some(bytes.len())
-        && bytes.len() <= limits.max_bytes
-    {
-        return Ok(1);
-    }
     let mut finder = FrameFinder::new();
     match finder.find(bytes, limits)? {
         Some(length) if length == bytes.len() => Ok(finder.items()),
