@@ -9,13 +9,10 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::wire::{FrameFinder, Limits, Malformed};
 
-/// The size of a read buffer: messages of 64 KiB fit with their headers. With half of it, each of
-/// those took four calls of mremap and the page faults behind them, three times the processor time.
-pub(crate) const READ_BUFFER_BYTES: usize = 128 * 1024;
-
-/// The read buffers that a worker keeps while no connection needs them: each connection that waits
-/// for the rest of a larger message has one.
-const SPARE_BUFFERS: usize = 4;
+/// The size of a read buffer: messages of 64 KiB fit, with their headers and the smallest read behind
+/// them. Where they did not, each of them grew the buffer and gave that back, for three times the
+/// processor time. Not 128 KiB: that glibc maps anew each time, page for page.
+pub(crate) const READ_BUFFER_BYTES: usize = 72 * 1024;
 
 /// The free space below which a read buffer is compacted or grown.
 const MIN_READ_BYTES: usize = 4 * 1024;
@@ -197,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     #[inline]
     pub(crate) fn borrow_buffers(&mut self, buffers: &mut Buffers) {
         if self.input.bytes.len() < READ_BUFFER_BYTES {
-            let lent = buffers.inputs.pop().unwrap_or_else(|| vec![0; READ_BUFFER_BYTES]);
+            let lent = buffers.input.take().unwrap_or_else(|| vec![0; READ_BUFFER_BYTES]);
             self.input.move_to(lent);
         }
         if self.output.capacity() == 0 {
@@ -213,11 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if unread <= MAX_COPIED_BYTES {
             let rest = self.input.unread().to_vec();
             let mut lent = std::mem::replace(&mut self.input, Input::holding(rest)).bytes;
-            if buffers.inputs.len() < SPARE_BUFFERS {
-                lent.truncate(READ_BUFFER_BYTES);
-                lent.shrink_to(READ_BUFFER_BYTES);
-                buffers.inputs.push(lent);
-            }
+            lent.truncate(READ_BUFFER_BYTES);
+            lent.shrink_to(READ_BUFFER_BYTES);
+            buffers.input = Some(lent);
         } else if self.input.bytes.len() / 4 >= unread.max(READ_BUFFER_BYTES) {
             // What a large message has left behind.
             self.input = Input::holding(self.input.unread().to_vec());
@@ -245,10 +240,11 @@ fn with_holes(size: usize) -> usize {
     if size > READ_BUFFER_BYTES { size + size / 2 } else { size }
 }
 
-/// A worker's buffers, lent to the connection that is at work: an idle connection owns none.
+/// A worker's one pair of buffers, lent to the connection that is at work: an idle connection owns
+/// none.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    inputs: Vec<Vec<u8>>,
+    input: Option<Vec<u8>>,
     output: Option<Vec<u8>>,
 }
 
@@ -423,10 +419,8 @@ mod tests {
             assert!(found == messages, "in pieces of {read_size}");
             assert!(connection.unread().is_empty());
             assert_eq!(connection.input.bytes.capacity(), 0, "an idle connection owns no buffer");
-            assert!((1..=SPARE_BUFFERS).contains(&buffers.inputs.len()));
-            for kept in buffers.inputs {
-                assert_eq!((kept.len(), kept.capacity()), (READ_BUFFER_BYTES, READ_BUFFER_BYTES));
-            }
+            let kept = buffers.input.expect("returned");
+            assert_eq!((kept.len(), kept.capacity()), (READ_BUFFER_BYTES, READ_BUFFER_BYTES));
         }
     }
 

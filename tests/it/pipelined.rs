@@ -27,11 +27,14 @@ struct Puppet {
     port: u16,
     /// The number of the connection, its next byte, and where its answers go.
     got: Receiver<(usize, u8, Sender<Vec<u8>>)>,
+    /// The number of the connection that the client has ended.
+    ended: Receiver<usize>,
 }
 
 impl Puppet {
     fn new() -> Self {
         let (sender, got) = unbounded();
+        let (end, ended) = unbounded();
         let port = raw_server(move |number, mut stream| {
             let (answers, to_send) = unbounded::<Vec<u8>>();
             let mut writer = stream.try_clone().expect("a socket");
@@ -43,14 +46,15 @@ impl Puppet {
                 }
                 let _ = writer.shutdown(std::net::Shutdown::Both);
             });
-            let sender = sender.clone();
+            let (sender, end) = (sender.clone(), end.clone());
             thread::spawn(move || {
                 while let Some(byte) = read_byte(&mut stream) {
                     let _ = sender.send_blocking((number, byte, answers.clone()));
                 }
+                let _ = end.send_blocking(number);
             });
         });
-        Self { port, got }
+        Self { port, got, ended }
     }
 
     fn client(&self, depth: usize) -> Client {
@@ -248,4 +252,16 @@ fn a_connection_is_not_used_beyond_its_lifetime() {
     let ports: HashSet<_> =
         (0..10).map(|_| smol::block_on(client.send(1)).expect("a reply").as_u64()).collect();
     assert_eq!(ports.len(), 10);
+}
+
+#[test]
+fn a_client_that_is_dropped_closes_its_connections() {
+    let puppet = Puppet::new();
+    let client = puppet.client(4);
+    let answered = call(&client, 1);
+    let answers = puppet.expect(0, 1);
+    send(&answers, b"\x01");
+    assert_eq!(smol::block_on(answered).expect("a reply"), value!(1));
+    drop(client);
+    assert_eq!(puppet.ended.recv_blocking(), Ok(0));
 }
