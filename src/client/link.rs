@@ -42,6 +42,8 @@ pub(super) struct Link {
     state: Mutex<State>,
     /// The replies that are owed, or [`UNUSABLE`]: to choose a link without its lock.
     load: AtomicUsize,
+    /// The calls that it may have on their way.
+    depth: usize,
     made: Instant,
 }
 
@@ -68,16 +70,16 @@ enum Call {
 }
 
 impl Link {
-    fn new() -> Self {
-        Self { state: Mutex::default(), load: AtomicUsize::new(0), made: time::now() }
+    fn new(depth: usize) -> Self {
+        Self { state: Mutex::default(), load: AtomicUsize::new(0), depth, made: time::now() }
     }
 
     pub(super) fn made(&self) -> Instant {
         self.made
     }
 
-    /// The calls on their way, if further ones may join them. A reply that nobody waits for keeps
-    /// others from it: it may be long in coming.
+    /// The replies that are owed; `None` if the link is closed, or if nobody waits for one of them
+    /// any more: that may be long in coming, and new calls go there only for want of another link.
     pub(super) fn load(&self) -> Option<usize> {
         Some(self.load.load(Ordering::Relaxed)).filter(|load| *load != UNUSABLE)
     }
@@ -196,8 +198,9 @@ impl Drop for Exchange<'_> {
                 let waker = mem::replace(call, Call::Abandoned);
                 state.abandoned += 1;
                 // As a connection for one call at a time is closed when that ends early: what the
-                // server does with the request may take for ever.
-                state.closed |= state.is_deserted();
+                // server does with the request may take for ever. With others still waiting there,
+                // not at once, but before more replies are owed than there may be.
+                state.closed |= state.is_deserted() || state.abandoned >= self.link.depth;
                 Some(waker)
             }
             _ => state.calls.try_remove(key),
@@ -225,11 +228,12 @@ pub(crate) struct Driver<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn new(
         stream: S,
+        depth: usize,
         limits: Limits,
         address: Arc<str>,
         counted: Option<OpenConnection>,
     ) -> (Arc<Link>, Self) {
-        let link = Arc::new(Link::new());
+        let link = Arc::new(Link::new(depth));
         let driver = Self {
             link: link.clone(),
             connection: Connection::new(stream),
@@ -269,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.disconnected(error))),
                 Poll::Pending => {
                     if let Some(polled) = self.rest(context) {
-                        return polled.map(Ok);
+                        return polled;
                     }
                 }
             }
@@ -287,15 +291,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Sleeps if there is nothing to write, ends if there never will be; `None` if there is more.
-    fn rest(&mut self, context: &Context<'_>) -> Option<Poll<()>> {
+    fn rest(&mut self, context: &Context<'_>) -> Option<Poll<Result<(), Error>>> {
         let mut state = self.link.state();
         if state.closed && state.is_deserted() {
-            return Some(Poll::Ready(()));
+            return Some(Poll::Ready(Ok(())));
         }
         if !state.output.is_empty() {
             return None;
         }
         if state.owed.is_empty() {
+            // The beginning of a reply that nobody has asked for: it must not become that of the
+            // next call.
+            if !self.connection.unread().is_empty() {
+                return Some(Poll::Ready(Err(self.unasked())));
+            }
             state.output.shrink_to(READ_BUFFER_BYTES);
             self.connection.shrink();
         }
@@ -340,12 +349,11 @@ impl<S> Driver<S> {
             }
         }
         self.link.unlock(state, false);
-        match is_unasked {
-            true => {
-                Err(Error::Protocol(format!("{} sent more replies than requests", self.address)))
-            }
-            false => Ok(()),
-        }
+        if is_unasked { Err(self.unasked()) } else { Ok(()) }
+    }
+
+    fn unasked(&self) -> Error {
+        Error::Protocol(format!("{} sent more replies than requests", self.address))
     }
 
     fn wake_callers(&mut self, at_most: usize) {
@@ -366,6 +374,7 @@ impl<S> Driver<S> {
         };
         let mut state = self.link.state();
         state.closed = true;
+        state.output = Vec::new();
         let mut next = Some(error);
         while !state.owed.is_empty() {
             let error = next.take().unwrap_or_else(|| self.lost(io::Error::new(kind, &*text)));

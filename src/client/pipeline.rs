@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smol::future::FutureExt;
 use smol::lock;
 
 use super::connect::{Connect, connect};
@@ -12,8 +13,13 @@ use super::deadline::Deadline;
 use super::link::{Driver, Link};
 use super::permits::Permits;
 use crate::metrics::ClientMetrics;
+use crate::time::{self, Sleep};
 use crate::wire::Limits;
-use crate::{Error, Phase, Value, time};
+use crate::{Error, Phase, Value};
+
+/// How long calls wait for one that connects before they do so themselves. Much longer than it takes
+/// on a network that works.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The connections to one server.
 pub(super) struct Pipeline<C: Connect> {
@@ -99,13 +105,19 @@ impl<C: Connect> Pipeline<C> {
     /// may be. Returns it with the calls that it may have on their way.
     async fn open(&self, deadline: &Deadline) -> Result<(Arc<Link>, usize), Error> {
         let openings = self.openings.load(Ordering::Relaxed);
-        let opening = async { Ok(self.opening.lock().await) };
-        let mut opening = deadline.within(Phase::Connect, opening).await?;
+        let alone = async { Some(self.opening.lock().await) };
+        // A call that connects and is not polled any more must not keep the others waiting.
+        let impatient = async {
+            Sleep::lasting(PATIENCE).await;
+            None
+        };
+        let turn = async { Ok(alone.or(impatient).await) };
+        let mut turn = deadline.within(Phase::Connect, turn).await?;
         if let Some(link) = self.choose() {
             return Ok((link, self.depth));
         }
         if self.openings.load(Ordering::Relaxed) != openings
-            && let Some(error) = opening.as_ref().and_then(again)
+            && let Some(error) = turn.as_ref().and_then(|last| again(last.as_ref()?))
         {
             return Err(error);
         }
@@ -115,21 +127,19 @@ impl<C: Connect> Pipeline<C> {
         }
         let connected = connect(&self.connector, deadline).await;
         self.openings.fetch_add(1, Ordering::Relaxed);
-        *opening = None;
-        match connected {
-            Ok(stream) => {
-                let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
-                let address = self.connector.address().clone();
-                let (link, driver) = Driver::new(stream, self.limits, address, counted);
-                self.links().push(link.clone());
-                C::spawn(&self.connector, driver);
-                Ok((link, self.depth))
-            }
-            Err(error) => {
-                *opening = again(&error);
-                Err(error)
-            }
+        if let Some(last) = &mut turn {
+            **last = connected.as_ref().err().and_then(again);
         }
+        let stream = connected?;
+        if let (None, Some(link)) = (turn, self.choose().or_else(|| self.least_loaded())) {
+            return Ok((link, self.depth)); // others were faster
+        }
+        let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
+        let address = self.connector.address().clone();
+        let (link, driver) = Driver::new(stream, self.depth, self.limits, address, counted);
+        self.links().push(link.clone());
+        self.connector.spawn(driver);
+        Ok((link, self.depth))
     }
 
     /// The open connection with the fewest calls, if there are as many as there may be.

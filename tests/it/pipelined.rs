@@ -170,22 +170,26 @@ fn a_lost_connection_ends_all_its_calls_and_idempotent_ones_are_sent_again() {
 
 #[test]
 fn what_is_no_reply_fails_the_call_that_waits_for_it_and_ends_the_connection() {
-    for (bytes, text) in
-        [(&b"\x01\xc1"[..], "The reply: "), (b"\x01\x02\x03", "sent more replies than requests")]
-    {
+    let puppet = Puppet::new();
+    let client = puppet.client(8);
+    let first = call(&client, 1);
+    let answers = puppet.expect(0, 1);
+    let second = call(&client, 2);
+    puppet.expect(0, 2);
+    send(&answers, b"\x01\xc1");
+    assert_eq!(smol::block_on(first).expect("a reply"), value!(1));
+    match smol::block_on(second) {
+        Err(Error::Protocol(error)) => assert!(error.starts_with("The reply: "), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    // More than was asked for, whole and in part: the next call is on another connection.
+    for surplus in [&b"\x01\x02"[..], b"\x01\xa5he"] {
         let puppet = Puppet::new();
-        let client = puppet.client(8).max_message_bytes(1000);
+        let client = puppet.client(8);
         let first = call(&client, 1);
-        let answers = puppet.expect(0, 1);
-        let second = call(&client, 2);
-        puppet.expect(0, 2);
-        send(&answers, bytes);
+        send(&puppet.expect(0, 1), surplus);
         assert_eq!(smol::block_on(first).expect("a reply"), value!(1));
-        match smol::block_on(second) {
-            Err(Error::Protocol(error)) => assert!(error.starts_with(text), "{error}"),
-            Ok(reply) => assert_eq!((reply, bytes.len()), (value!(2), 3)),
-            Err(other) => panic!("{other:?}"),
-        }
+        assert_eq!(puppet.ended.recv_blocking(), Ok(0));
         let next = call(&client, 3);
         send(&puppet.expect(1, 3), b"\x03");
         assert_eq!(smol::block_on(next).expect("a reply"), value!(3));
@@ -264,4 +268,35 @@ fn a_client_that_is_dropped_closes_its_connections() {
     assert_eq!(smol::block_on(answered).expect("a reply"), value!(1));
     drop(client);
     assert_eq!(puppet.ended.recv_blocking(), Ok(0));
+}
+
+#[test]
+fn calls_that_nobody_waits_for_do_not_pile_up_on_a_connection_that_is_stuck() {
+    let puppet = Puppet::new();
+    let client = puppet.client(2).max_connections(1);
+    let kept = call(&client, 1);
+    puppet.expect(0, 1); // never answered
+    for number in [2, 3] {
+        let dropped = call(&client, number);
+        puppet.expect(0, number);
+        smol::block_on(dropped.cancel());
+    }
+    let next = call(&client, 4);
+    send(&puppet.expect(1, 4), b"\x04");
+    assert_eq!(smol::block_on(next).expect("a reply"), value!(4));
+    smol::block_on(kept.cancel());
+}
+
+#[test]
+fn a_call_that_connects_and_is_not_polled_any_more_does_not_keep_others_waiting() {
+    let server = start(echo());
+    // No connection is used twice.
+    let client = client(&server, 8).connection_lifetime(Duration::ZERO);
+    smol::block_on(async {
+        assert_eq!(client.send(0).await.expect("a reply"), value!(0));
+        let mut unpolled = std::pin::pin!(client.send(1));
+        assert!(smol::future::poll_once(&mut unpolled).await.is_none(), "it connects");
+        assert_eq!(client.send(2).await.expect("a reply"), value!(2));
+        assert_eq!(unpolled.await.expect("a reply"), value!(1));
+    });
 }
