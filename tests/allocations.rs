@@ -57,10 +57,10 @@ fn check(what: &str, server: Server, message: &[u8], expected: usize) {
         let before = dhat::HeapStats::get().total_blocks;
         run(BATCHES);
         let blocks = dhat::HeapStats::get().total_blocks - before;
-        let requests = (BATCHES * depth) as u64;
-        // What wakes and sleeps take now and then is not of the request.
-        let found = (blocks as f64 / requests as f64).round() as usize;
-        assert_eq!(found, expected, "{what}, {depth} at a time: {blocks} in {requests} requests");
+        let of_requests = (expected * BATCHES * depth) as u64;
+        // What wakes and sleeps take now and then is not of the requests.
+        let expected = of_requests..=of_requests + BATCHES as u64 / 5;
+        assert!(expected.contains(&blocks), "{what}, {depth} at a time: {blocks} of {expected:?}");
     }
     server.stop();
     server.join();

@@ -1,5 +1,5 @@
-//! The client and its options. A call is in `open`; its connection comes from `pool`, and how
-//! one is made is in `connect`.
+//! The client and its options. A call is in `open`; its connection comes from `pool`, or with
+//! `pipelined` from `pipeline`, and how one is made is in `connect`.
 
 pub mod blocking;
 
@@ -39,6 +39,7 @@ use open::OpenClient;
 /// Share it freely between tasks and threads: each call has a connection for itself, as a Python
 /// arrpc server demands, and a call that ends early, by its timeout or because its future was
 /// dropped, takes its connection with it. So no call ever gets the reply of another.
+/// [`pipelined`](Self::pipelined) calls share connections, and have that from the order of replies.
 ///
 /// A request is sent once. If the connection ends before the reply, the call fails with
 /// [`Error::Disconnected`], as nobody can know whether the request was run;
@@ -176,7 +177,8 @@ impl Client {
     }
 
     /// Sets how many connections the client may have, 1 at least. Each carries one call at a time,
-    /// or as many as [`pipelined`](Self::pipelined) says; further calls wait.
+    /// or as many as [`pipelined`](Self::pipelined) says; further calls wait. (Beside them pipelined
+    /// ones whose lifetime is over may finish their calls.)
     ///
     /// Defaults to 64.
     pub fn max_connections(self, connections: usize) -> Self {

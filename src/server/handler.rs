@@ -230,7 +230,7 @@ impl<T: Serialize> IntoReply for Serde<T> {
 
 /// Logs what is wrong with a handler's reply, and returns what the peer is told of it.
 #[cold]
-pub(super) fn not_serialized(error: &dyn fmt::Display) -> RpcError {
+pub(crate) fn not_serialized(error: &dyn fmt::Display) -> RpcError {
     tracing::error!(%error, "the handler's reply cannot be serialized");
     RpcError::new("The handler's reply cannot be serialized, the server's log has the details")
 }

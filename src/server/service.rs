@@ -10,7 +10,7 @@ use super::budget::Budget;
 use crate::RpcError;
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
-use crate::server::handler::{Answer, Context, Handler};
+use crate::server::handler::{Answer, Context, Handler, not_serialized};
 use crate::server::raw::{RawHandler, RawMessage, RawReply};
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
@@ -167,7 +167,9 @@ impl Service {
                 let message = RawMessage::new(message.bytes, context);
                 let call = || handler.call(message, RawReply::new(out));
                 let error = match catch_unwind(AssertUnwindSafe(call)) {
-                    Ok(Ok(_)) => return Ok(Answer::Written),
+                    Ok(Ok(_)) if out.len() > start => return Ok(Answer::Written),
+                    // It kept what another reply had given it.
+                    Ok(Ok(_)) => not_serialized(&"nothing was written"),
                     Ok(Err(error)) => error,
                     Err(panic) => panicked(&*panic, context),
                 };

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
-use smol::future::FutureExt;
+use smol::future::{self, FutureExt};
 
 use super::admission::Admission;
 use super::budget::Budget;
@@ -29,6 +29,7 @@ pub(super) struct Listening {
     /// For the log: the path, if it has no such address.
     shown_addr: String,
     workers: Workers,
+    backlog: u32,
     drain_timeout: Duration,
     pub(super) metrics_addr: Option<SocketAddr>,
     readiness: endpoint::Readiness,
@@ -48,6 +49,12 @@ impl Listening {
         };
         stop.or(accept).await;
         self.readiness.stopping();
+        // Who waits to be accepted may have sent a request before the stop. As many as the system
+        // keeps: those that come all the while are not meant.
+        for _ in 0..self.backlog {
+            let Some(arrival) = future::poll_once(self.admission.next()).await else { break };
+            self.workers.dispatch(arrival);
+        }
         drop(self.admission);
         self.workers.stop(self.drain_timeout).await;
         tracing::info!(address = %self.shown_addr, "stopped");
@@ -115,6 +122,7 @@ impl Server {
             local_addr,
             shown_addr,
             workers,
+            backlog: self.limits.backlog,
             drain_timeout,
             metrics_addr,
             readiness,

@@ -67,16 +67,16 @@ pub(crate) fn is_envelope(message: &[u8]) -> bool {
 }
 
 fn has_both_keys(mut rest: &[u8]) -> bool {
-    let mut keys = [(); 2].map(|()| {
-        let key = take(&mut rest).filter(|key| {
-            let name = payload(key, Kind::Str);
-            name == Some(SIGN_KEY) || name == Some(DATA_KEY)
-        });
-        // The value of another key is none of our business.
-        key.filter(|_| take(&mut rest).is_some())
-    });
-    keys.sort_unstable();
-    matches!(keys, [Some(first), Some(second)] if first != second)
+    let (mut signature, mut data) = (false, false);
+    for _ in 0..2 {
+        match take(&mut rest).and_then(|key| payload(key, Kind::Str)) {
+            Some(SIGN_KEY) => signature = true,
+            Some(DATA_KEY) => data = true,
+            _ => return false, // its value is none of our business
+        }
+        take(&mut rest);
+    }
+    signature && data
 }
 
 /// Splits the next whole value off `rest`.
@@ -179,5 +179,7 @@ mod tests {
         assert!(!is_envelope(&map(&["data", "foo"])));
         assert!(!is_envelope(&packed(&Value::from("arrpc.sign"))));
         assert!(!is_envelope(b""));
+        assert!(!is_envelope(b"\x82\xa4data\x01\xd9\x04data\x02"));
+        assert!(is_envelope(b"\xde\x00\x02\xd9\x04data\x01\xaaarrpc.sign\x02"));
     }
 }

@@ -406,3 +406,24 @@ fn stranger(
     });
     addr
 }
+
+#[test]
+fn bytes_that_make_no_reply_do_not_keep_a_run_alive() {
+    let connections = AtomicU64::new(0);
+    let server = stranger(move |mut stream| {
+        let is_probe = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        stream.read_exact(&mut [0; 9])?;
+        if is_probe {
+            return stream.write_all(b"\x07");
+        }
+        // A text of 16 MiB, byte by byte.
+        stream.write_all(b"\xdb\x00\xff\xff\xff")?;
+        loop {
+            stream.write_all(b"a")?;
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let options = ["--connections", "1", "--timeout", "0.2"];
+    let report = bench(server, &options, 1);
+    assert_eq!(report["errors"], report["requests"]);
+}

@@ -186,6 +186,27 @@ fn a_handler_that_never_ends_is_given_up_when_the_drain_timeout_is_over() {
 }
 
 #[test]
+fn a_stop_answers_those_who_wait_to_be_accepted() {
+    for _ in 0..10 {
+        let server =
+            Server::new("127.0.0.1", 0, |message| message).start_background().expect("a free port");
+        let peers: Vec<_> = (0..40)
+            .map(|_| {
+                let mut peer = Raw::connect(server.local_addr());
+                peer.send(b"\x07");
+                peer
+            })
+            .collect();
+        server.stop();
+        for mut peer in peers {
+            peer.expect(b"\x07");
+            peer.expect_end(End::Reset);
+        }
+        server.join();
+    }
+}
+
+#[test]
 fn a_handler_that_blocks_its_thread_does_not_hold_up_the_stop_for_ever() {
     let (started_sender, started) = unbounded();
     let (gate, wait) = unbounded::<()>();

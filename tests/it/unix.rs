@@ -533,7 +533,12 @@ fn the_idle_and_those_that_read_nothing_are_cut_off() {
     let _server = start(place.echo().write_timeout(SOON));
     let mut unread = Raw::at(&place.path());
     let message = [&b"\xc6\x00\x10\x00\x00"[..], &vec![0; 1 << 20]].concat();
-    while unread.0.write_all(&message).is_ok() {}
+    let cut_off = loop {
+        if let Err(error) = unread.0.write_all(&message) {
+            break error.kind();
+        }
+    };
+    assert!(matches!(cut_off, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{cut_off}");
 }
 
 #[test]

@@ -154,6 +154,7 @@ impl Connection {
         let Shared { known, buffer, tally, .. } = shared;
         let Self { replies, sent, in_flight, .. } = self;
         tally.bytes_received += read as u64;
+        let owed = *in_flight;
         let mut excess = 0;
         let taken = replies.take(&buffer[..read], buffer.len(), known, |outcome| match outcome {
             Outcome::Good(count) => {
@@ -166,8 +167,11 @@ impl Connection {
             }
         });
         tally.reply_bytes = known.length();
-        self.silent_since = (self.in_flight > 0).then_some(now);
-        self.failing_since = None;
+        // Bytes that make no reply are no sign of life.
+        if self.in_flight < owed {
+            self.silent_since = (self.in_flight > 0).then_some(now);
+            self.failing_since = None;
+        }
         match taken {
             Err(error) => Err(io::Error::new(
                 ErrorKind::InvalidData,

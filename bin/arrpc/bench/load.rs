@@ -76,20 +76,23 @@ impl<'a> Load<'a> {
     fn establish(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(MAX_OPENING);
         let (mut begun, mut open) = (0, 0);
+        let mut progress = Instant::now();
         while open < self.connections.len() {
             while begun < self.connections.len() && begun - open < MAX_OPENING {
                 let connection = &mut self.connections[begun];
                 connection.open(&self.plan.target, self.poll.registry(), Token(begun))?;
                 begun += 1;
             }
-            poll(&mut self.poll, &mut events, self.plan.timeout)?;
-            if events.is_empty() {
+            let left = self.plan.timeout.saturating_sub(progress.elapsed());
+            if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
+            poll(&mut self.poll, &mut events, left)?;
             for event in &events {
                 let connection = &mut self.connections[event.token().0];
                 if connection.is_opening() && connection.establish()? {
                     open += 1;
+                    progress = Instant::now();
                 }
             }
         }

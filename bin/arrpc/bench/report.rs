@@ -46,7 +46,11 @@ impl Report<'_> {
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         let tally = self.tally;
         let mut line = |name: &str, text: String| writeln!(out, "{name:<12}{text}");
-        let tls = if self.is_over_tls { "TLS" } else { "plain TCP" };
+        let tls = match self.is_over_tls {
+            true => "TLS",
+            false if self.server.starts_with("unix:") => "no TLS",
+            false => "plain TCP",
+        };
         let signed = if self.is_signed { ", signed messages" } else { "" };
         line("Server", format!("{}, {tls}{signed}", self.server))?;
         line(

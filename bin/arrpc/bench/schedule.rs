@@ -22,7 +22,8 @@ pub(crate) struct Schedule {
 #[derive(Debug)]
 struct Pace {
     first: Instant,
-    interval: Duration,
+    /// In seconds: whole nanoseconds would drift by the rest of each interval.
+    interval: f64,
     taken: u64,
 }
 
@@ -46,7 +47,7 @@ impl Schedule {
         let start = Instant::now();
         let pace = rate.map(|rate| Pace {
             first: start + seconds(thread as f64 / rate),
-            interval: seconds(threads as f64 / rate),
+            interval: threads as f64 / rate,
             taken: 0,
         });
         let (left, end) = match goal.share(thread, threads) {
@@ -108,13 +109,12 @@ impl Schedule {
 
 impl Pace {
     fn next(&self) -> Instant {
-        // In floating point: whole nanoseconds would drift by the rest of each interval.
-        self.first + seconds(self.interval.as_secs_f64() * self.taken as f64)
+        self.first + seconds(self.interval * self.taken as f64)
     }
 
     fn due_before(&self, end: Instant) -> u64 {
         let time = end.saturating_duration_since(self.first);
-        (time.as_secs_f64() / self.interval.as_secs_f64()).ceil() as u64
+        (time.as_secs_f64() / self.interval).ceil() as u64
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
         for thread in [0, 1] {
             let schedule = Schedule::start(goal, Some(10.0), thread, 2);
             assert_eq!(schedule.unsent(), 5);
-            assert_eq!(schedule.pace.unwrap().interval, Duration::from_millis(200));
+            assert_eq!(schedule.pace.unwrap().interval, 0.2);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::wire::{REPLY, REQUEST};
 const LISTENER: Token = Token(0);
 
 /// As much as arrpc's worker reads at once.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 72 * 1024;
 
 pub(crate) fn serve(row: Row) -> Result<()> {
     let mut poll = Poll::new()?;
