@@ -131,7 +131,9 @@ impl<C: Connect> Pipeline<C> {
             **last = connected.as_ref().err().and_then(again);
         }
         let stream = connected?;
-        if let (None, Some(link)) = (turn, self.choose().or_else(|| self.least_loaded())) {
+        if turn.is_none()
+            && let Some(link) = self.choose().or_else(|| self.least_loaded())
+        {
             return Ok((link, self.depth)); // others were faster
         }
         let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
