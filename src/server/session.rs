@@ -15,10 +15,10 @@
 //! | the same for a raw handler | 0 | 0 |
 //! | copies: out of the kernel, texts into the value, reply into the output, into the kernel | 4 | 4 |
 //! | looks at the clock | 0 | 0 |
-//! | the same with metrics | 2 | 2 |
-//! | instructions outside of the kernel, the handler's included | 4,650 | 1,930 |
-//! | the same with metrics | 4,790 | 2,080 |
-//! | the same for a raw handler | 3,230 | 520 |
+//! | the same with metrics | 2 | 1 |
+//! | instructions outside of the kernel, the handler's included | 4,380 | 1,660 |
+//! | the same with metrics | 4,530 | 1,780 |
+//! | the same for a raw handler | 3,180 | 480 |
 //!
 //! Counted with `strace -c -p THREAD`, callgrind (2,000 batches against none) and, in
 //! `tests/allocations.rs`, with the allocator. Metrics and signatures allocate nothing, timers are
