@@ -1,7 +1,7 @@
 //! Where servers listen, clients connect, and connections come from. Opens nothing.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 #[cfg(unix)]
 use std::path::PathBuf;
 
@@ -30,9 +30,22 @@ impl Address {
     /// Tells the two apart.
     pub(crate) fn new(host: &str, port: u16) -> Result<Self, Error> {
         match host.strip_prefix(UNIX) {
-            None => Ok(Self::Tcp { host: host.to_owned(), port }),
+            None => Self::tcp(host, port).map_err(Error::Config),
             Some(path) => Self::unix(path, port).map_err(Error::Config),
         }
+    }
+
+    /// Refuses what only looks like a host, rather than looking it up as a name.
+    fn tcp(host: &str, port: u16) -> Result<Self, String> {
+        let address = host.split('%').next().unwrap_or_default(); // a scope may follow
+        let is_ipv6 = address.parse::<Ipv6Addr>().is_ok();
+        if host.contains(['/', '[', ']']) || host.contains(':') && !is_ipv6 {
+            return Err(format!(
+                "{host:?} is no host: give a name or an IP address without port and brackets, or \
+                 unix:PATH"
+            ));
+        }
+        Ok(Self::Tcp { host: host.to_owned(), port })
     }
 
     #[cfg(unix)]

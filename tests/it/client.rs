@@ -94,6 +94,9 @@ fn options_that_cannot_work_fail_the_call_and_say_why() {
     check(client().max_items(0), "must be 1 at least");
     check(client().timeout(Duration::ZERO), "timeout is zero");
     check(client().auth_secret(""), "auth_secret is empty");
+    for host in ["127.0.0.1:8080", "[::1]", "tcp://h", "/tmp/s.sock", "h:1"] {
+        check(Client::new(host, 1), "is no host: give a name or an IP address");
+    }
 }
 
 #[test]

@@ -14,6 +14,9 @@ const MAX_LATENCY: u64 = 3_600_000_000_000;
 /// How many different error texts are kept; the others are counted together.
 const MAX_TEXTS: usize = 10;
 
+/// What is kept of each: a server may send megabytes.
+const MAX_TEXT_CHARS: usize = 500;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     /// Nanoseconds, one for each good reply.
@@ -94,6 +97,8 @@ impl Tally {
 impl Errors {
     pub(crate) fn count(&mut self, text: &str, times: u64) {
         self.all += times;
+        let end = text.char_indices().nth(MAX_TEXT_CHARS).map_or(text.len(), |(end, _)| end);
+        let text = &text[..end];
         if let Some((_, count)) = self.texts.iter_mut().find(|(known, _)| known == text) {
             *count += times;
         } else if self.texts.len() < MAX_TEXTS {
