@@ -32,6 +32,22 @@ impl RpcError {
         message.to_string().into()
     }
 
+    /// Makes an error with a code that programs can tell it by, in snake_case, and a message for
+    /// people. On the wire the code stands before the message in brackets, where any client can
+    /// read it: `arrpc.error.RpcException: [not_found] there is no user 7`.
+    ///
+    /// ```
+    /// use arrpc::RpcError;
+    ///
+    /// let error = RpcError::with_code("not_found", "there is no user 7");
+    /// assert_eq!(error.message(), "[not_found] there is no user 7");
+    /// assert_eq!(error.code(), Some("not_found"));
+    /// assert_eq!(error.description(), "there is no user 7");
+    /// ```
+    pub fn with_code(code: &str, message: impl fmt::Display) -> Self {
+        format!("[{code}] {message}").into()
+    }
+
     /// The error for a peer whose message does not have the form of the handler's type.
     pub(crate) fn other_form(cause: Error) -> Self {
         Self::new(cause).with_reason("Message does not have the form of the handler's type")
@@ -51,9 +67,31 @@ impl RpcError {
         self.message
     }
 
-    /// Returns the message that travels to the peer.
+    /// Returns the message that travels to the peer, with its code if it has one.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Returns the code at the beginning of the message, if it has one: lower case letters, digits
+    /// and underscores in brackets, and a space.
+    pub fn code(&self) -> Option<&str> {
+        self.split().0
+    }
+
+    /// Returns the message without its code.
+    pub fn description(&self) -> &str {
+        self.split().1
+    }
+
+    fn split(&self) -> (Option<&str>, &str) {
+        let is_code = |code: &str| {
+            !code.is_empty()
+                && code.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        };
+        match self.message.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+            Some((code, description)) if is_code(code) => (Some(code), description),
+            _ => (None, &self.message),
+        }
     }
 }
 
@@ -183,6 +221,28 @@ impl Error {
         match self {
             Self::Timeout { .. } => "Timed out".into(),
             other => other.to_string().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_word_in_brackets_before_the_message() {
+        for (message, code, description) in [
+            ("[not_found] no user 7", Some("not_found"), "no user 7"),
+            ("[e404] ", Some("e404"), ""),
+            ("[a] [b] c", Some("a"), "[b] c"),
+            ("no user 7", None, "no user 7"),
+            ("[Not found] no user 7", None, "[Not found] no user 7"),
+            ("[] no user 7", None, "[] no user 7"),
+            ("[not_found]", None, "[not_found]"),
+            ("[1, 2] is no map", None, "[1, 2] is no map"),
+        ] {
+            let error = RpcError::from(message);
+            assert_eq!((error.code(), error.description()), (code, description), "{message}");
         }
     }
 }
