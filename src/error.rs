@@ -53,6 +53,12 @@ impl RpcError {
         Self::new(cause).with_reason("Message does not have the form of the handler's type")
     }
 
+    /// Gives it a code before its message, where it keeps what logs and metrics say of it.
+    pub(crate) fn coded(mut self, code: &str) -> Self {
+        self.message.insert_str(0, &format!("[{code}] "));
+        self
+    }
+
     /// Keeps the message from logs and metrics, which show `reason` instead.
     pub(crate) fn with_reason(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);

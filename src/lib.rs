@@ -64,10 +64,15 @@ pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
 pub use net::tls::TlsIdentity;
 pub use server::handler::{
-    BlockingCall, Context, Handler, IntoReply, Reply, Response, blocking, marker,
+    BlockingCall, Context, Handler, IntoReply, Reply, Response, blocking, marker, unblock,
 };
 pub use server::raw::{RawMessage, RawReply, Written};
 pub use server::{Server, ServerHandle};
+pub use services::method::{Method, WithContext};
+#[doc(hidden)]
+pub use services::params::Params;
+pub use services::proxy::Proxy;
+pub use services::router::{Call, Router, Service};
 pub use services::typed::{Typed, TypedReply, TypedResponse, typed};
 pub use value::{Serde, from_value, to_value};
 

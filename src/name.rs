@@ -35,9 +35,31 @@ fn shorten(mut path: &'static str) -> &'static str {
     path.rsplit("::").find(|part| !part.is_empty()).unwrap_or(path)
 }
 
+/// A type's name without the paths in it: `Vec<Option<Point>>`.
+pub(crate) fn readable(type_name: &str) -> String {
+    let is_separator = |character: char| !(character.is_alphanumeric() || "_:".contains(character));
+    let parts = type_name.split_inclusive(is_separator);
+    parts.map(|part| part.rsplit_once("::").map_or(part, |(_, name)| name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_readable_name_has_no_paths() {
+        for (type_name, expected) in [
+            ("i64", "i64"),
+            ("alloc::string::String", "String"),
+            ("alloc::vec::Vec<core::option::Option<my_program::Point>>", "Vec<Option<Point>>"),
+            ("(u8, alloc::string::String)", "(u8, String)"),
+            ("[f64; 3]", "[f64; 3]"),
+            ("&str", "&str"),
+            ("()", "()"),
+        ] {
+            assert_eq!(readable(type_name), expected);
+        }
+    }
 
     #[test]
     fn a_name_is_the_last_part_of_a_path_and_a_closure_is_a_closure() {

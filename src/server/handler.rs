@@ -1,6 +1,7 @@
 //! What a server runs for each message: closures and functions of several kinds, or a type of the
 //! caller's own, brought to one form. Knows no connections.
 
+use std::any::type_name;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -76,6 +77,12 @@ impl Response {
         F: Future<Output: IntoReply> + Send + 'static,
     {
         Self(Answer::Later(Box::pin(async move { reply.await.into_reply() })))
+    }
+}
+
+impl Response {
+    pub(crate) fn error(error: RpcError) -> Self {
+        Self(Answer::Ready(Err(error)))
     }
 }
 
@@ -159,11 +166,37 @@ pub mod marker {
 pub trait Reply<M> {
     /// Makes it the response to a message.
     fn into_response(self) -> Response;
+
+    /// As [`into_response`](Self::into_response), with a change to an error that it is or will be.
+    #[doc(hidden)]
+    fn into_response_with(self, change: fn(RpcError) -> RpcError) -> Response
+    where
+        Self: Sized,
+    {
+        let changed = |reply: Result<Value, RpcError>| reply.map_err(change);
+        Response(match self.into_response().0 {
+            Answer::Ready(reply) => Answer::Ready(changed(reply)),
+            Answer::Later(reply) => {
+                Answer::Later(Box::pin(async move { reply.await.map_err(change) }))
+            }
+            Answer::Written => Answer::Written,
+        })
+    }
+
+    /// The name of the type that the reply has, once it is there.
+    #[doc(hidden)]
+    fn type_name() -> &'static str {
+        type_name::<Self>()
+    }
 }
 
 impl<T: IntoReply> Reply<marker::Now> for T {
     fn into_response(self) -> Response {
         Response::ready(self)
+    }
+
+    fn into_response_with(self, change: fn(RpcError) -> RpcError) -> Response {
+        Response(Answer::Ready(self.into_reply().map_err(change)))
     }
 }
 
@@ -173,6 +206,16 @@ where
 {
     fn into_response(self) -> Response {
         Response::later(self)
+    }
+
+    fn into_response_with(self, change: fn(RpcError) -> RpcError) -> Response {
+        // In the one box that there is.
+        let reply = async move { self.await.into_reply().map_err(change) };
+        Response(Answer::Later(Box::pin(reply)))
+    }
+
+    fn type_name() -> &'static str {
+        type_name::<F::Output>()
     }
 }
 
@@ -317,8 +360,27 @@ where
     let handler = Arc::new(handler);
     move |message| {
         let handler = handler.clone();
-        BlockingCall(smol::unblock(move || handler(message)))
+        unblock(move || handler(message))
     }
+}
+
+/// Runs `work` on the pool of [`blocking`] threads, for a handler or method that has taken its
+/// message apart already.
+///
+/// ```
+/// use arrpc::{Server, unblock};
+///
+/// let server = Server::new("127.0.0.1", 0, |message| {
+///     let path = message.as_str().unwrap_or_default().to_owned();
+///     unblock(move || std::fs::read_to_string(path).map_err(|error| error.to_string()))
+/// });
+/// ```
+pub fn unblock<F, T>(work: F) -> BlockingCall<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    BlockingCall(smol::unblock(work))
 }
 
 /// A call on the pool of blocking threads: what [`blocking`] makes a handler return.

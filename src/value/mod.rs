@@ -1,5 +1,8 @@
 //! Values: literals of them, and the way from and to serde types.
 
+pub(crate) mod deserializer;
+
+use std::cell::Cell;
 use std::fmt;
 
 use rmp_serde::decode;
@@ -120,11 +123,26 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
     let error = |error: &dyn fmt::Display| {
         Error::Protocol(format!("cannot serialize {}: {error}", short_name::<T>()))
     };
-    let message = rmp_serde::to_vec_named(value).map_err(|cause| error(&cause))?;
+    let mut message = SCRATCH.take();
+    message.clear();
+    rmp_serde::encode::write_named(&mut message, value).map_err(|cause| error(&cause))?;
     // A `Serialize` may announce more or less than it gives.
     let limits = Limits { max_bytes: usize::MAX, max_depth: MAX_MAX_DEPTH, max_items: usize::MAX };
     frame::check_whole(&message, &limits).map_err(|cause| error(&cause))?;
-    wire::decode(&message).map_err(|cause| error(&cause))
+    let made = wire::decode(&message).map_err(|cause| error(&cause));
+    if message.capacity() <= MAX_SCRATCH_BYTES {
+        SCRATCH.set(message);
+    }
+    made
+}
+
+/// The most that a thread keeps for the next value.
+const MAX_SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where [`to_value`] packs what it makes a value of: small results cost no allocation but
+    /// their own. Taken while in use, as a `Serialize` may call `to_value` itself.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Makes any type that implements [`serde::Deserialize`] of a [`Value`]; the opposite of

@@ -1,0 +1,26 @@
+//! What a router tells of its methods.
+
+use std::collections::HashMap;
+
+use super::method::AnyMethod;
+use crate::{Value, value};
+
+/// Lists methods by their names: each as a map of `name`, `id` (a number or nil), `params` (an
+/// array of maps of `name` and `type`), `result` and `doc`. Types are those of Rust.
+pub(crate) fn list(methods: &[(String, AnyMethod)], ids: &HashMap<u16, String>) -> Value {
+    let mut methods: Vec<_> = methods.iter().collect();
+    methods.sort_by_key(|(name, _)| name);
+    let describe = |(name, method): &(String, AnyMethod)| {
+        let about = &method.description;
+        let id = ids.iter().filter(|(_, of)| *of == name).map(|(id, _)| *id).min();
+        let param = |(name, kind): &(&str, String)| value!({"name": *name, "type": kind.as_str()});
+        value!({
+            "name": name.as_str(),
+            "id": id.map_or(Value::Nil, Value::from),
+            "params": Value::Array(about.params.iter().map(param).collect()),
+            "result": about.result.as_str(),
+            "doc": about.doc.as_str(),
+        })
+    };
+    Value::Array(methods.into_iter().map(describe).collect())
+}

@@ -1,0 +1,186 @@
+//! Functions with typed parameters, as the methods of a router: closures and functions of any
+//! number of parameters up to eight, sync and async, with or without the context of the call.
+
+use std::any::type_name;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::params::Params;
+use crate::server::handler::Response;
+use crate::{Context, Reply, RpcError, name};
+
+/// A function that a router can call: its parameters are any types that implement
+/// [`serde::Deserialize`], and it returns what a handler may, or a future of it. The first
+/// parameter may be the [`Context`] of the call.
+///
+/// `N` is the number of parameters beside the context, `Args` and `M` mark what the function takes
+/// and returns. All are inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no method with {N} parameters",
+    note = "write down each parameter's type, give as many names as there are parameters, and \
+            return a `Value`, a number, a string, an `Option` or `Result` of these, or \
+            `arrpc::Serde(..)` around any type that implements `Serialize`"
+)]
+pub trait Method<Args, M, const N: usize>: Send + Sync + 'static {
+    /// Takes the parameters of these names, and calls the function.
+    ///
+    /// # Errors
+    ///
+    /// If the parameters do not fit. Then the function was not called.
+    #[doc(hidden)]
+    fn call(
+        &self,
+        names: &[&'static str; N],
+        params: Params,
+        context: &Context,
+    ) -> Result<Response, RpcError>;
+
+    /// The types of the parameters, and of what is returned.
+    #[doc(hidden)]
+    fn types() -> ([String; N], String);
+}
+
+/// Marks a function that takes the context of the call before its parameters.
+#[derive(Debug)]
+pub struct WithContext<Args>(Args);
+
+macro_rules! methods {
+    ($count:literal: $($type:ident $name:ident),*) => {
+        impl<F, R, M, $($type),*> Method<($($type,)*), M, $count> for F
+        where
+            F: Fn($($type),*) -> R + Send + Sync + 'static,
+            R: Reply<M>,
+            $($type: DeserializeOwned,)*
+        {
+            #[allow(unused_mut, reason = "a function may have no parameters")]
+            fn call(
+                &self,
+                names: &[&'static str; $count],
+                mut params: Params,
+                _context: &Context,
+            ) -> Result<Response, RpcError> {
+                let [$($name),*] = names;
+                $(let $name: $type = params.next($name)?;)*
+                params.finish()?;
+                Ok(self($($name),*).into_response_with(handler_error))
+            }
+
+            fn types() -> ([String; $count], String) {
+                ([$(name::readable(type_name::<$type>())),*], returned(R::type_name()))
+            }
+        }
+
+        impl<F, R, M, $($type),*> Method<WithContext<($($type,)*)>, M, $count> for F
+        where
+            F: Fn(Context, $($type),*) -> R + Send + Sync + 'static,
+            R: Reply<M>,
+            $($type: DeserializeOwned,)*
+        {
+            #[allow(unused_mut, reason = "a function may have no parameters")]
+            fn call(
+                &self,
+                names: &[&'static str; $count],
+                mut params: Params,
+                context: &Context,
+            ) -> Result<Response, RpcError> {
+                let [$($name),*] = names;
+                $(let $name: $type = params.next($name)?;)*
+                params.finish()?;
+                Ok(self(context.clone(), $($name),*).into_response_with(handler_error))
+            }
+
+            fn types() -> ([String; $count], String) {
+                ([$(name::readable(type_name::<$type>())),*], returned(R::type_name()))
+            }
+        }
+    };
+}
+
+methods!(0:);
+methods!(1: A a);
+methods!(2: A a, B b);
+methods!(3: A a, B b, C c);
+methods!(4: A a, B b, C c, D d);
+methods!(5: A a, B b, C c, D d, E e);
+methods!(6: A a, B b, C c, D d, E e, G g);
+methods!(7: A a, B b, C c, D d, E e, G g, H h);
+methods!(8: A a, B b, C c, D d, E e, G g, H h, I i);
+
+/// Gives an error of a method a code, if it has none.
+fn handler_error(error: RpcError) -> RpcError {
+    match error.code() {
+        Some(_) => error,
+        None => error.coded("handler_error"),
+    }
+}
+
+/// What a caller gets of what a function returns: `i64` of `Result<i64, RpcError>`.
+fn returned(type_name: &str) -> String {
+    let mut name = name::readable(type_name);
+    for wrapper in ["Result<", "Serde<"] {
+        let Some(inner) = name.strip_prefix(wrapper) else { continue };
+        let mut depth = 0;
+        let end = inner.find(|character| {
+            depth += match character {
+                '<' | '(' | '[' => 1,
+                '>' | ')' | ']' => -1,
+                _ => 0,
+            };
+            depth < 0 || (depth == 0 && character == ',')
+        });
+        name = inner.get(..end.unwrap_or(inner.len())).unwrap_or(inner).to_owned();
+    }
+    name
+}
+
+/// What people and programs are told of a method.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    /// The names and types of the parameters.
+    pub(crate) params: Vec<(&'static str, String)>,
+    pub(crate) result: String,
+    /// What its documentation says, or nothing.
+    pub(crate) doc: String,
+}
+
+impl fmt::Display for Description {
+    /// As `(a: i64, b: i64)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(")?;
+        for (index, (name, kind)) in self.params.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{name}: {kind}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+type Function = dyn Fn(Params, &Context) -> Result<Response, RpcError> + Send + Sync;
+
+/// A method of any parameters.
+#[derive(Clone)]
+pub(crate) struct AnyMethod {
+    function: Arc<Function>,
+    pub(crate) description: Description,
+}
+
+impl AnyMethod {
+    pub(crate) fn new<F, Args, M, const N: usize>(names: [&'static str; N], method: F) -> Self
+    where
+        F: Method<Args, M, N>,
+    {
+        let (types, result) = F::types();
+        let params = names.into_iter().zip(types).collect();
+        let function =
+            move |params: Params, context: &Context| method.call(&names, params, context);
+        let description = Description { params, result, doc: String::new() };
+        Self { function: Arc::new(function), description }
+    }
+
+    #[inline]
+    pub(crate) fn call(&self, params: Params, context: &Context) -> Result<Response, RpcError> {
+        (self.function)(params, context)
+    }
+}

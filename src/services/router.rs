@@ -1,0 +1,491 @@
+//! A handler of many methods: finds the method of a call by its name or number, lets an access hook
+//! decide, and calls it with its parameters. Knows no connections and no bytes.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use super::listing;
+use super::method::{AnyMethod, Method};
+use super::params::{Params, invalid_params};
+use crate::server::handler::{Closure, Handler, Reply, Response};
+use crate::value::deserializer::Quoted;
+use crate::{Context, Error, RpcError, Value};
+
+/// What names begin with that are the router's own.
+const RESERVED: &str = "arrpc.";
+
+/// The method that lists all others.
+pub(crate) const LIST_METHODS: &str = "arrpc.methods";
+
+/// Names longer than this get no proposal: comparing them takes time.
+const MAX_COMPARED_BYTES: usize = 64;
+
+const INVALID_CALL: &str = "The message is no call of a method";
+const UNKNOWN_METHOD: &str = "There is no such method";
+const ACCESS_DENIED: &str = "Access denied";
+
+/// A [`Handler`] of many methods, each with a name, typed parameters, and perhaps a number.
+///
+/// A call is a map with the keys `method`, a name or a number, and `params`, an array of values or
+/// a map of names to values; without parameters it may be left out. So any MessagePack client can
+/// make one, in Python `client.send({"method": "plus", "params": [10, 20]})`. The reply is what the
+/// method returns. An error's [code](RpcError::code) says what went wrong: `invalid_call`,
+/// `unknown_method`, `invalid_params`, `access_denied`, or `handler_error` for an error of the method
+/// that has no code of its own.
+///
+/// ```
+/// use arrpc::{Router, RpcError, Server, blocking};
+///
+/// let router = Router::new()
+///     .method("plus", ["a", "b"], |a: i64, b: i64| a + b)
+///     .method("divide", ["a", "b"], |a: f64, b: f64| match b {
+///         0.0 => Err(RpcError::with_code("division_by_zero", "b must not be 0")),
+///         _ => Ok(a / b),
+///     })
+///     .method("greet", ["name"], async |name: Option<String>| {
+///         format!("hello {}", name.as_deref().unwrap_or("you"))
+///     })
+///     .id(1, "plus");
+/// let server = Server::with_handler("127.0.0.1", 0, router).start_background()?;
+///
+/// let client = blocking::Client::new("127.0.0.1", server.local_addr().port());
+/// let sum: i64 = client.call("plus", (10, 20))?;
+/// assert_eq!(sum, 30);
+/// let sum: i64 = client.call(1, (10, 20))?;
+/// assert_eq!(sum, 30);
+/// let greeting: String = client.call("greet", ())?;
+/// assert_eq!(greeting, "hello you");
+/// # Ok::<(), arrpc::Error>(())
+/// ```
+///
+/// A mistake in a router, such as a name that is given twice, is an [`Error::Config`] when the
+/// server is started.
+#[must_use = "a router does nothing until a server has it"]
+pub struct Router {
+    methods: Vec<(String, AnyMethod)>,
+    /// Where in `methods` a name is.
+    names: HashMap<String, usize>,
+    /// The names of numbers, until `methods` has them all.
+    ids: HashMap<u16, String>,
+    fallback: Option<Box<dyn Handler>>,
+    access: Option<Box<Access>>,
+    is_listed: bool,
+    mistakes: Vec<String>,
+}
+
+type Access = dyn Fn(&Call<'_>) -> Result<(), RpcError> + Send + Sync;
+
+/// A set of methods that a router can take in under a name: a [`Router`], or a type of your own
+/// that makes one of itself.
+///
+/// ```
+/// use arrpc::{Router, Service};
+/// use std::sync::Arc;
+///
+/// struct MathService {
+///     greeting: String,
+/// }
+///
+/// impl Service for MathService {
+///     fn into_router(self) -> Router {
+///         let service = Arc::new(self);
+///         Router::new().method("plus", ["a", "b"], move |a: i64, b: i64| {
+///             format!("{}: {}", service.greeting, a + b)
+///         })
+///     }
+/// }
+///
+/// let math = MathService { greeting: "hello!".into() };
+/// let router = Router::new().service("math_service", math); // math_service.plus
+/// ```
+pub trait Service {
+    /// Makes a router of the service, which its methods share.
+    fn into_router(self) -> Router;
+}
+
+impl Service for Router {
+    fn into_router(self) -> Router {
+        self
+    }
+}
+
+impl Router {
+    /// Makes a router without methods.
+    pub fn new() -> Self {
+        Self {
+            methods: Vec::new(),
+            names: HashMap::new(),
+            ids: HashMap::new(),
+            fallback: None,
+            access: None,
+            is_listed: true,
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// Adds a method: a closure or function, sync or async, of up to eight parameters of any types
+    /// that implement [`serde::Deserialize`]. `params` are their names, in order, for calls that
+    /// give parameters by name, and for errors. An `Option` may be left out by the caller. The
+    /// function may take the [`Context`] of the call before its parameters, without a name.
+    ///
+    /// It returns what a handler may; for a type that implements `Serialize`, in
+    /// [`Serde`](crate::Serde). What blocks or computes for long returns
+    /// [`unblock`](crate::unblock)`(..)`.
+    ///
+    /// ```
+    /// use arrpc::{Context, Router, Serde};
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Caller {
+    ///     encrypted: bool,
+    /// }
+    ///
+    /// fn whoami(context: Context) -> Serde<Caller> {
+    ///     Serde(Caller { encrypted: context.is_tls() })
+    /// }
+    ///
+    /// let router = Router::new()
+    ///     .method("whoami", [], whoami)
+    ///     .method("read", ["path"], |path: String| {
+    ///         arrpc::unblock(move || std::fs::read(path).map_err(|error| error.to_string()))
+    ///     });
+    /// ```
+    pub fn method<F, Args, M, const N: usize>(
+        self,
+        name: &str,
+        params: [&'static str; N],
+        method: F,
+    ) -> Self
+    where
+        F: Method<Args, M, N>,
+    {
+        for (index, param) in params.iter().enumerate() {
+            if params[..index].contains(param) {
+                let mistake = format!("the method {name:?} has two parameters {param:?}");
+                return self.with_mistake(mistake);
+            }
+        }
+        self.add(name.to_owned(), AnyMethod::new(params, method))
+    }
+
+    /// Adds a method with documentation, which [`arrpc.methods`](Self::without_listing) shows.
+    #[doc(hidden)]
+    pub fn documented_method<F, Args, M, const N: usize>(
+        self,
+        name: &str,
+        doc: &[&str],
+        params: [&'static str; N],
+        method: F,
+    ) -> Self
+    where
+        F: Method<Args, M, N>,
+    {
+        let mut method = AnyMethod::new(params, method);
+        let lines: Vec<_> = doc.iter().map(|line| line.trim()).collect();
+        method.description.doc = lines.join("\n").trim().to_owned();
+        self.add(name.to_owned(), method)
+    }
+
+    /// Adds the methods of a service, each under the service's name, a dot, and its own. A router is
+    /// a service as well, so names may have any number of parts.
+    ///
+    /// The access hook and the fallback belong to the outermost router; an inner one that has any
+    /// is a mistake.
+    pub fn service(mut self, name: &str, service: impl Service) -> Self {
+        if name.is_empty() {
+            self.mistakes.push("a service has an empty name".to_owned());
+        }
+        self.take_in(&format!("{name}."), service.into_router())
+    }
+
+    /// Adds all methods of another router, under their names. What [`service`](Self::service) says
+    /// of the inner router holds here.
+    pub fn merge(self, other: Self) -> Self {
+        self.take_in("", other)
+    }
+
+    /// Lets clients call a method by a number as well.
+    pub fn id(mut self, id: u16, name: &str) -> Self {
+        match self.ids.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(name.to_owned());
+            }
+            Entry::Occupied(entry) => {
+                let other = entry.get();
+                self.mistakes.push(format!("the number {id} is given to {other:?} and {name:?}"));
+            }
+        }
+        self
+    }
+
+    /// Answers messages that are no calls, as the handler of [`Server::new`](crate::Server::new)
+    /// does: all that are not a map with the key `method`.
+    ///
+    /// Defaults to an error with the code `invalid_call`.
+    ///
+    /// ```
+    /// use arrpc::Router;
+    ///
+    /// let router = Router::new()
+    ///     .method("ping", [], || "pong")
+    ///     .fallback(|message| message);
+    /// ```
+    pub fn fallback<F, R, M>(mut self, handler: F) -> Self
+    where
+        F: Fn(Value) -> R + Send + Sync + 'static,
+        R: Reply<M>,
+        M: 'static,
+    {
+        if self.fallback.is_some() {
+            return self.with_mistake("there are two fallbacks".to_owned());
+        }
+        self.fallback = Some(Box::new(Closure::new(handler)));
+        self
+    }
+
+    /// Lets a function decide about each call: an error refuses it, with the code `access_denied`
+    /// if it has none. It runs before the parameters are looked at, for messages without a method as
+    /// well, and for methods that do not exist.
+    ///
+    /// Defaults to any call.
+    ///
+    /// ```
+    /// use arrpc::Router;
+    ///
+    /// let router = Router::new()
+    ///     .method("status", [], || "fine")
+    ///     .method("stop", [], || "stopping")
+    ///     .access(|call| match call.method() {
+    ///         Some("status") => Ok(()),
+    ///         _ if call.token() == Some("open sesame") => Ok(()),
+    ///         _ => Err("this needs a token".into()),
+    ///     });
+    /// ```
+    ///
+    /// A token that must not be guessed is compared in constant time by crates such as `subtle`, and
+    /// travels over TLS. The [`Context`] tells more of who calls: address, TLS identity, signature.
+    pub fn access<F>(mut self, access: F) -> Self
+    where
+        F: Fn(&Call<'_>) -> Result<(), RpcError> + Send + Sync + 'static,
+    {
+        if self.access.is_some() {
+            return self.with_mistake("there are two access hooks".to_owned());
+        }
+        self.access = Some(Box::new(access));
+        self
+    }
+
+    /// Switches off the method `arrpc.methods`, which lists all methods with their numbers,
+    /// parameters and results, and the proposals in errors about unknown methods.
+    ///
+    /// Defaults to on.
+    pub fn without_listing(mut self) -> Self {
+        self.is_listed = false;
+        self
+    }
+
+    fn take_in(mut self, prefix: &str, inner: Self) -> Self {
+        if inner.access.is_some() || inner.fallback.is_some() {
+            self.mistakes.push(
+                "a router inside of another has an access hook or a fallback: give them to the one \
+                 that the server gets"
+                    .to_owned(),
+            );
+        }
+        self.mistakes.extend(inner.mistakes);
+        for (id, name) in inner.ids {
+            self = self.id(id, &format!("{prefix}{name}"));
+        }
+        for (name, method) in inner.methods {
+            self = self.add(format!("{prefix}{name}"), method);
+        }
+        self
+    }
+
+    fn with_mistake(mut self, mistake: String) -> Self {
+        self.mistakes.push(mistake);
+        self
+    }
+
+    fn add(mut self, name: String, method: AnyMethod) -> Self {
+        if name.is_empty() || name.starts_with(RESERVED) {
+            return self.with_mistake(match name.as_str() {
+                "" => "a method has an empty name".to_owned(),
+                name => format!("the name {name:?} begins with {RESERVED:?}, which is reserved"),
+            });
+        }
+        match self.names.entry(name.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(self.methods.len());
+                self.methods.push((name, method));
+            }
+            Entry::Occupied(_) => self.mistakes.push(format!("there are two methods {name:?}")),
+        }
+        self
+    }
+
+    /// Finds what a call is to call.
+    fn resolve(&self, method: &Value) -> Option<(&str, &AnyMethod)> {
+        let name = match method {
+            Value::String(name) => name.as_str()?,
+            number => self.ids.get(&u16::try_from(number.as_u64()?).ok()?)?,
+        };
+        let (name, method) = self.methods.get(*self.names.get(name)?)?;
+        Some((name, method))
+    }
+
+    fn answer(&self, message: Value, context: &Context) -> Result<Response, RpcError> {
+        let called = entry(&message, "method");
+        let found = called.and_then(|method| self.resolve(method));
+        if let Some(access) = &self.access {
+            let method = found.map(|(name, _)| name).or_else(|| called?.as_str());
+            let call = Call { method, message: &message, context };
+            access(&call).map_err(|error| match error.code() {
+                Some(_) => error,
+                None => RpcError::with_code("access_denied", error).with_reason(ACCESS_DENIED),
+            })?;
+        }
+        let Some(called) = called else {
+            return match &self.fallback {
+                Some(fallback) => Ok(fallback.call(message, context)),
+                None => Err(no_call(&message)),
+            };
+        };
+        let Some((name, method)) = found else {
+            if called.as_str() == Some(LIST_METHODS) && self.is_listed {
+                return Ok(Response::ready(listing::list(&self.methods, &self.ids)));
+            }
+            return Err(self.unknown_method(called));
+        };
+        let params = Params::new(take(message, "params"));
+        params.and_then(|params| method.call(params, context)).map_err(|error| {
+            let (params, text) = (&method.description, error.description());
+            invalid_params(format_args!("{name}{params}: {text}"))
+        })
+    }
+
+    #[cold]
+    fn unknown_method(&self, called: &Value) -> RpcError {
+        let text = match called {
+            Value::String(name) => {
+                let name = name.as_str().unwrap_or_default();
+                let similar = self.similar(name).map(|name| format!(", is it {name:?}?"));
+                format!("there is no method {}{}", Quoted(name), similar.unwrap_or_default())
+            }
+            Value::Integer(number) => format!("there is no method with the number {number}"),
+            _ => "a method is a name or a number from 0 to 65535".to_owned(),
+        };
+        RpcError::with_code("unknown_method", text).with_reason(UNKNOWN_METHOD)
+    }
+
+    /// The method whose name is nearest to one that does not exist.
+    fn similar(&self, name: &str) -> Option<&str> {
+        if !self.is_listed || name.len() > MAX_COMPARED_BYTES {
+            return None;
+        }
+        let names = self.methods.iter().map(|(name, _)| name.as_str());
+        let likeness = |other: &str| strsim::jaro_winkler(name, other);
+        let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        (likeness(nearest) > 0.8).then_some(nearest)
+    }
+
+    /// Checks what was given to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first mistake.
+    pub fn check(&self) -> Result<(), Error> {
+        let mistake = |text: &str| Error::Config(format!("the router has a mistake: {text}"));
+        if let Some(text) = self.mistakes.first() {
+            return Err(mistake(text));
+        }
+        for (id, name) in &self.ids {
+            if !self.names.contains_key(name) {
+                return Err(mistake(&format!("the number {id} is for {name:?}, no method")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handler for Router {
+    fn call(&self, message: Value, context: &Context) -> Response {
+        self.answer(message, context).unwrap_or_else(Response::error)
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("methods", &self.names.keys())
+            .field("ids", &self.ids)
+            .field("fallback", &self.fallback.as_ref().map(|handler| handler.name()))
+            .field("access", &self.access.is_some())
+            .field("is_listed", &self.is_listed)
+            .field("mistakes", &self.mistakes)
+            .finish()
+    }
+}
+
+/// What an [access hook](Router::access) decides about.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    method: Option<&'a str>,
+    message: &'a Value,
+    context: &'a Context,
+}
+
+impl<'a> Call<'a> {
+    /// Returns the name of the method, also if it is called by its number; `None` for a message
+    /// that is no call.
+    pub fn method(&self) -> Option<&'a str> {
+        self.method
+    }
+
+    /// Returns the text under the key `token` of the message.
+    pub fn token(&self) -> Option<&'a str> {
+        entry(self.message, "token")?.as_str()
+    }
+
+    /// Returns the whole message.
+    pub fn message(&self) -> &'a Value {
+        self.message
+    }
+
+    /// Returns who sent it, and how.
+    pub fn context(&self) -> &'a Context {
+        self.context
+    }
+}
+
+/// The value of a map's first entry with this key.
+fn entry<'a>(message: &'a Value, name: &str) -> Option<&'a Value> {
+    let Value::Map(entries) = message else { return None };
+    entries.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
+}
+
+/// As [`entry`], by value.
+fn take(message: Value, name: &str) -> Option<Value> {
+    let Value::Map(entries) = message else { return None };
+    entries.into_iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
+}
+
+#[cold]
+fn no_call(message: &Value) -> RpcError {
+    let found = match message {
+        Value::Map(_) => "a map without the key \"method\"",
+        _ => "no map",
+    };
+    let text = format!(
+        "the message is {found}; a call is {{\"method\": NAME, \"params\": [..]}}, \
+         and the method {LIST_METHODS:?} lists the names"
+    );
+    RpcError::with_code("invalid_call", text).with_reason(INVALID_CALL)
+}
