@@ -79,6 +79,12 @@ pub use value::{Serde, from_value, to_value};
 /// A MessagePack value of any type, from the `rmpv` crate.
 pub use rmpv::Value;
 
+/// What [`service!`] needs where it is used.
+#[doc(hidden)]
+pub mod services_declare {
+    pub use crate::services::declare::{parameter, result};
+}
+
 #[cfg(test)]
 mod simulation;
 

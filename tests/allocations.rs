@@ -1,10 +1,10 @@
 //! The memory that a request is served with, counted by the allocator of this program: how often it
-//! is asked for more, in lockstep and pipelined, with each option that could ask too.
+//! is asked for more, in lockstep and pipelined, with each option and layer that could ask too.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use arrpc::{Server, Value};
+use arrpc::{Router, Server, Value};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -27,24 +27,52 @@ fn a_request_takes_no_more_memory_than_its_value_and_its_reply() {
     let metrics = |server: Server| server.metrics_host(HOST).metrics_port(0);
     let later = Server::new(HOST, 0, |_: Value| async { "got it" });
     let raw = || Server::raw(HOST, 0, |_, reply| reply.write_bytes(REPLY));
+    let got = |what, server, message: &[u8], blocks| check(what, server, message, REPLY, blocks);
     // A map, its two texts, and the text of the reply.
-    check("plain", got_it(), MESSAGE, 4);
-    check("metrics", metrics(got_it()), MESSAGE, 4);
-    check("signed", got_it().auth_secret(SECRET), &sealed(), 4);
-    check("signed, metrics", metrics(got_it().auth_secret(SECRET)), &sealed(), 4);
+    got("plain", got_it(), MESSAGE, 4);
+    got("metrics", metrics(got_it()), MESSAGE, 4);
+    got("signed", got_it().auth_secret(SECRET), &sealed(), 4);
+    got("signed, metrics", metrics(got_it().auth_secret(SECRET)), &sealed(), 4);
     // The handler's future.
-    check("async", later, MESSAGE, 5);
-    check("raw", raw(), MESSAGE, 0);
-    check("raw, signed, metrics", metrics(raw().auth_secret(SECRET)), &sealed(), 0);
+    got("async", later, MESSAGE, 5);
+    got("raw", raw(), MESSAGE, 0);
+    got("raw, signed, metrics", metrics(raw().auth_secret(SECRET)), &sealed(), 0);
+
+    // A map, its three texts, and an array: a router adds nothing.
+    let bare = Server::new(HOST, 0, |_| 30);
+    let method = || Router::new().method("plus", ["a", "b"], |a: i64, b: i64| a + b);
+    let router = Server::with_handler(HOST, 0, Router::new().service("math_service", method()));
+    let typed = Server::with_handler(HOST, 0, MathService.into_router());
+    for (what, server) in [("bare handler", bare), ("router", router), ("typed service", typed)] {
+        check(what, server, CALL, SUM, 5);
+    }
 }
 
+arrpc::service! {
+    trait Math, client MathClient, name "math_service" {
+        fn plus(&self, a: i64, b: i64) -> i64;
+    }
+}
+
+struct MathService;
+
+impl Math for MathService {
+    fn plus(&self, a: i64, b: i64) -> i64 {
+        a + b
+    }
+}
+
+/// `{"method": "math_service.plus", "params": [10, 20]}` and 30.
+const CALL: &[u8] = b"\x82\xa6method\xb1math_service.plus\xa6params\x92\x0a\x14";
+const SUM: &[u8] = b"\x1e";
+
 #[track_caller]
-fn check(what: &str, server: Server, message: &[u8], expected: usize) {
+fn check(what: &str, server: Server, message: &[u8], reply: &[u8], expected: usize) {
     let server = server.threads(1).start_background().expect("a free port");
     let mut stream = TcpStream::connect(server.local_addr()).expect("it listens");
     stream.set_nodelay(true).expect("a socket");
     for depth in [1, 64] {
-        let (requests, replies) = (message.repeat(depth), REPLY.repeat(depth));
+        let (requests, replies) = (message.repeat(depth), reply.repeat(depth));
         let mut read = vec![0; replies.len()];
         let mut run = |batches: usize| {
             for _ in 0..batches {

@@ -227,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             buffers.output = Some(lent);
         }
         if self.input.unread().is_empty() {
-            self.finder = FrameFinder::new(); // lets go of what nested containers made it allocate
+            self.finder.rest();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is built on top of the one handler. Nothing below knows of it.
 
+pub(crate) mod declare;
 pub(crate) mod listing;
 pub(crate) mod method;
 pub(crate) mod params;

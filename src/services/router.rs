@@ -181,10 +181,12 @@ impl Router {
     where
         F: Method<Args, M, N>,
     {
+        // `type` is written `r#type` where it is declared.
+        let params = params.map(|param| param.trim_start_matches("r#"));
         let mut method = AnyMethod::new(params, method);
         let lines: Vec<_> = doc.iter().map(|line| line.trim()).collect();
         method.description.doc = lines.join("\n").trim().to_owned();
-        self.add(name.to_owned(), method)
+        self.add(name.replace("r#", ""), method)
     }
 
     /// Adds the methods of a service, each under the service's name, a dot, and its own. A router is
