@@ -1,54 +1,81 @@
-//! Requests and replies of serde types, where other languages see maps.
+//! A service that is declared once: a trait for the server, and a client with the same methods, for
+//! programs with and without async.
 //!
 //! ```text
-//! typed: Quotient { value: 1.5, exact: true }
-//! the same as a map: {"value": 1.5, "exact": true}
-//! an error of the handler: division by zero
-//! a message of another form: not a Division: missing field `divisor`
+//! plus: MathResult { header: "hello!", result: 30 }
+//! divide: 0.5
+//! divide by zero: [division_by_zero] b must not be 0
+//! async: MathResult { header: "hello!", result: 200 }
+//! any client: {"header": "hello!", "result": 30}
 //! ```
 
-use arrpc::{Error, RpcError, Server, blocking, typed, value};
+use arrpc::{Client, Error, RpcError, Server, blocking, value};
 use serde::{Deserialize, Serialize};
 
-#[derive(Serialize, Deserialize)]
-struct Division {
-    dividend: f64,
-    divisor: f64,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
-struct Quotient {
-    value: f64,
-    exact: bool,
+pub struct MathResult {
+    header: String,
+    result: i64,
 }
 
-fn divide(task: Division) -> Result<Quotient, RpcError> {
-    if task.divisor == 0.0 {
-        return Err(RpcError::new("division by zero"));
+arrpc::service! {
+    /// What both sides know: it may be in a crate of its own.
+    pub trait Math, client MathClient, name "math_service" {
+        /// Adds two numbers.
+        fn plus(&self, a: i64, b: i64) -> MathResult;
+        /// Multiplies two numbers.
+        async fn multiply(&self, a: i64, b: i64) -> MathResult;
+        /// Divides a number by another.
+        fn divide(&self, a: f64, b: f64) -> Result<f64, RpcError>;
     }
-    let value = task.dividend / task.divisor;
-    Ok(Quotient { value, exact: value * task.divisor == task.dividend })
+}
+
+struct MathService {
+    header: String,
+}
+
+impl MathService {
+    fn result(&self, result: i64) -> MathResult {
+        MathResult { header: self.header.clone(), result }
+    }
+}
+
+impl Math for MathService {
+    fn plus(&self, a: i64, b: i64) -> MathResult {
+        self.result(a + b)
+    }
+
+    async fn multiply(&self, a: i64, b: i64) -> MathResult {
+        smol::future::yield_now().await; // asks another server, say
+        self.result(a * b)
+    }
+
+    fn divide(&self, a: f64, b: f64) -> Result<f64, RpcError> {
+        match b {
+            0.0 => Err(RpcError::with_code("division_by_zero", "b must not be 0")),
+            _ => Ok(a / b),
+        }
+    }
 }
 
 fn main() -> Result<(), Error> {
-    // `typed` also takes async functions.
-    let server = Server::new("127.0.0.1", 0, typed(divide)).start_background()?;
-    let client = blocking::Client::new("127.0.0.1", server.local_addr().port());
+    let service = MathService { header: "hello!".into() };
+    let server = Server::with_handler("127.0.0.1", 0, service.into_router()).start_background()?;
+    let port = server.local_addr().port();
 
-    let quotient: Quotient = client.request(&Division { dividend: 3.0, divisor: 2.0 })?;
-    println!("typed: {quotient:?}");
-    let reply = client.send(value!({"dividend": 3.0, "divisor": 2.0}))?;
-    println!("the same as a map: {reply}");
-
-    let refused = client.request::<_, Quotient>(&Division { dividend: 1.0, divisor: 0.0 });
-    println!("an error of the handler: {}", message(refused));
-    println!("a message of another form: {}", message(client.send(value!({"dividend": 1.0}))));
-    Ok(())
-}
-
-fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
-    match result {
-        Err(Error::Rpc(error)) => error.message().to_owned(),
-        other => format!("unexpected: {other:?}"),
+    let client = blocking::Client::new("127.0.0.1", port);
+    let math = MathClient::new(client.clone());
+    println!("plus: {:?}", math.plus(10, 20)?);
+    println!("divide: {:?}", math.divide(1.0, 2.0)?);
+    match math.divide(1.0, 0.0) {
+        Err(Error::Rpc(error)) => println!("divide by zero: {error}"),
+        other => println!("unexpected: {other:?}"),
     }
+
+    let math = MathClient::new(Client::new("127.0.0.1", port));
+    println!("async: {:?}", smol::block_on(math.multiply(10, 20))?);
+
+    let call = value!({"method": "math_service.plus", "params": {"a": 10, "b": 20}});
+    println!("any client: {}", client.send(call)?);
+    Ok(())
 }
