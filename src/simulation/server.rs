@@ -17,6 +17,7 @@ use super::network::{self, Weather};
 use crate::net::address::Origin;
 use crate::server::budget::Budget;
 use crate::server::handler::{Closure, Context, Handler, Peer};
+use crate::server::hooks::Hooks;
 use crate::server::service::{AnyHandler, Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
@@ -97,6 +98,7 @@ impl Server {
             budget: options.budget,
             timeouts: options.timeouts,
             metrics: None,
+            hooks: Hooks::default(),
         };
         let network = world.network.clone();
         let stop = Stop::new(move || network.undelivered());
