@@ -68,6 +68,7 @@ pub use server::handler::{
 };
 pub use server::raw::{RawMessage, RawReply, Written};
 pub use server::{Server, ServerHandle};
+pub use services::exclusive::Exclusive;
 pub use services::method::{Method, WithContext};
 #[doc(hidden)]
 pub use services::params::Params;

@@ -1,21 +1,23 @@
 //! What a server runs for each message: closures and functions of several kinds, or a type of the
 //! caller's own, brought to one form. Knows no connections.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use serde::Serialize;
 
+use super::state::{State, States};
 use crate::name::short_name;
 use crate::net::address::Origin;
 use crate::net::tls::TlsIdentity;
-use crate::{RpcError, Serde, Value, to_value};
+use crate::{Error, RpcError, Serde, Value, to_value};
 
 /// A type that answers messages. A closure given to [`Server::new`](crate::Server::new) is one;
 /// implement it for a type of your own and pass that to
@@ -42,6 +44,49 @@ pub trait Handler: Send + Sync + 'static {
     /// Runs on the thread that serves the connection, so it must not block: return
     /// [`Response::later`] for work that waits. A panic costs one error reply.
     fn call(&self, message: Value, context: &Context) -> Response;
+
+    /// Checks whether the handler can work as it was made. Called once when the server is started,
+    /// before it listens.
+    ///
+    /// Defaults to `Ok(())`.
+    ///
+    /// # Errors
+    ///
+    /// What the start is to fail with, [`Error::Config`] as a rule.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Takes note of a connection: once, before its first message, and over TLS when it is known
+    /// who the client is.
+    ///
+    /// As the two that follow it must not block, and a panic is caught and logged. Defaults to
+    /// nothing.
+    fn connected(&self, context: &Context) {
+        let _ = context;
+    }
+
+    /// Takes note that no more messages come from a connection: once for each that it was
+    /// [`connected`](Self::connected) for, when the peer sends no more, the connection is lost, or
+    /// the server closes it, whichever comes first. Handlers of earlier messages may still run, and
+    /// their replies be written: a peer that has closed its side may read on.
+    ///
+    /// What the connection has sent before is handled first, so that an end shows late while as
+    /// many of its messages are in flight as may be ([`max_in_flight`]).
+    ///
+    /// Defaults to nothing.
+    ///
+    /// [`max_in_flight`]: crate::Server::max_in_flight
+    fn disconnected(&self, context: &Context) {
+        let _ = context;
+    }
+
+    /// Takes note that a stop begins: once, before the server waits for the requests that it has
+    /// accepted. Those that wait for something that may not come now can be told; a few more may
+    /// follow, which had arrived already.
+    ///
+    /// Defaults to nothing.
+    fn stopping(&self) {}
 
     /// Returns the name that the `handler_func` label of the metrics shows.
     ///
@@ -84,6 +129,26 @@ impl Response {
     pub(crate) fn error(error: RpcError) -> Self {
         Self(Answer::Ready(Err(error)))
     }
+
+    /// Keeps something until the answer is there.
+    pub(crate) fn holding<T: Send + 'static>(self, held: T) -> Self {
+        match self.0 {
+            Answer::Later(reply) => Self(Answer::Later(Box::pin(async move {
+                let _held = held;
+                reply.await
+            }))),
+            Answer::Ready(_) | Answer::Written => self,
+        }
+    }
+
+    /// Waits for the answer.
+    pub(crate) async fn reply(self) -> Result<Value, RpcError> {
+        match self.0 {
+            Answer::Ready(reply) => reply,
+            Answer::Later(reply) => reply.await,
+            Answer::Written => unreachable!("a handler of values writes nothing itself"),
+        }
+    }
 }
 
 impl fmt::Debug for Response {
@@ -99,11 +164,21 @@ impl fmt::Debug for Response {
 /// What a handler knows of a call beside its message. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context {
-    connection: Arc<Peer>,
+    connection: Arc<Connection>,
     signed: bool,
 }
 
 /// The part of a context that all calls of a connection share.
+#[derive(Debug)]
+struct Connection {
+    id: u64,
+    peer: Peer,
+    states: States,
+    /// No more messages come from it.
+    gone: AtomicBool,
+}
+
+/// Who is at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) origin: Origin,
@@ -113,17 +188,50 @@ pub(crate) struct Peer {
 
 impl Context {
     pub(crate) fn new(peer: Peer, signed: bool) -> Self {
-        Self { connection: Arc::new(peer), signed }
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let (states, gone) = (States::default(), AtomicBool::new(false));
+        Self { connection: Arc::new(Connection { id, peer, states, gone }), signed }
     }
 
     /// Returns the address of the peer; `None` over a Unix socket, where peers have none.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.connection.origin.0
+        self.connection.peer.origin.0
+    }
+
+    /// Returns the number of the connection: another one for each connection to any server of the
+    /// process.
+    pub fn connection_id(&self) -> u64 {
+        self.connection.id
+    }
+
+    /// Finds the connection's state of type `T`: what the first callback of
+    /// [`on_connect`](crate::Server::on_connect) with that type has returned. `None` if there is no
+    /// such callback, or it has panicked.
+    pub fn state<T: Any>(&self) -> Option<&T> {
+        self.connection.states.find()
+    }
+
+    /// Adds to the connection's state.
+    pub(super) fn keep(&self, state: State) {
+        self.connection.states.push(state);
+    }
+
+    /// Whether no more messages come from the connection.
+    ///
+    /// Invariant: true before the handler hears of it, so that what it sees as false behind that is
+    /// still to be cleared away by its `disconnected`.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.connection.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_gone(&self) {
+        self.connection.gone.store(true, Ordering::Release);
     }
 
     /// The peer as logs name it.
     pub(crate) fn origin(&self) -> Origin {
-        self.connection.origin
+        self.connection.peer.origin
     }
 
     /// Whether the message was signed with the server's secret.
@@ -133,13 +241,13 @@ impl Context {
 
     /// Whether the message came over TLS.
     pub fn is_tls(&self) -> bool {
-        self.connection.tls
+        self.connection.peer.tls
     }
 
     /// Returns the verified identity of the client's certificate; `None` without
     /// [`tls_client_ca`](crate::Server::tls_client_ca).
     pub fn tls_identity(&self) -> Option<&TlsIdentity> {
-        self.connection.identity.as_deref()
+        self.connection.peer.identity.as_deref()
     }
 }
 

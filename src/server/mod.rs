@@ -1,5 +1,5 @@
-//! The server and its options; those that limit what peers may cost are in `limits`. How it starts
-//! is in `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
+//! The server and its options; those that limit what peers may cost are in `limits`, the callbacks in
+//! `hooks`. How it starts is in `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
 //! `service`.
 
 mod admission;
@@ -7,12 +7,15 @@ pub(crate) mod budget;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
+pub(crate) mod hooks;
 mod limits;
+mod presence;
 mod queue;
 pub(crate) mod raw;
 pub(crate) mod service;
 pub(crate) mod session;
 mod start;
+mod state;
 pub(crate) mod stop;
 mod watch;
 mod worker;
@@ -29,6 +32,7 @@ use crate::net::tls::KeyPair;
 use crate::wire::Secret;
 use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
+use hooks::{Hooks, OnStop};
 use limits::Limits;
 use raw::RawHandler;
 use service::AnyHandler;
@@ -63,6 +67,8 @@ pub struct Server {
     metrics_port: u16,
     debug: bool,
     after_start: Vec<AfterStart>,
+    hooks: Hooks,
+    on_stop: Vec<OnStop>,
 }
 
 impl Server {
@@ -170,6 +176,8 @@ impl Server {
             metrics_port: endpoint::DEFAULT_PORT,
             debug: false,
             after_start: Vec::new(),
+            hooks: Hooks::default(),
+            on_stop: Vec::new(),
         }
     }
 
@@ -256,7 +264,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the options cannot work, [`Error::Bind`] if the address, or that of
+    /// [`Error::Config`] if the options cannot work, what the handler's [`Handler::check`] says,
+    /// [`Error::Bind`] if the address, or that of
     /// the metrics, cannot be listened on, [`Error::Thread`] if the system gives no threads.
     pub fn start(self) -> Result<(), Error> {
         smol::block_on(self.serve(pending()))
@@ -322,6 +331,9 @@ impl fmt::Debug for Server {
             .field("metrics_port", &self.metrics_port)
             .field("debug", &self.debug)
             .field("after_start", &self.after_start.len())
+            .field("on_connect", &self.hooks.on_connect.len())
+            .field("on_disconnect", &self.hooks.on_disconnect.len())
+            .field("on_stop", &self.on_stop.len())
             .finish()
     }
 }

@@ -11,6 +11,7 @@ use crate::RpcError;
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
 use crate::server::handler::{Answer, Context, Handler, not_serialized};
+use crate::server::hooks::Hooks;
 use crate::server::raw::{RawHandler, RawMessage, RawReply};
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
@@ -33,6 +34,7 @@ pub(crate) struct Service {
     pub(crate) budget: Arc<Budget>,
     pub(crate) timeouts: Timeouts,
     pub(crate) metrics: Option<ServerMetrics>,
+    pub(crate) hooks: Hooks,
 }
 
 /// How long the phases of a connection may last.
@@ -191,9 +193,14 @@ pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError 
 /// Logs a handler's panic and returns what the peer is told of it.
 #[cold]
 pub(crate) fn panicked(panic: &(dyn Any + Send), context: &Context) -> RpcError {
+    let peer = context.origin();
+    tracing::error!(%peer, panic = panic_text(panic), "the handler panicked");
+    RpcError::from(HANDLER_PANICKED)
+}
+
+/// What a panic says.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let peer = context.origin();
-    tracing::error!(%peer, panic = text.unwrap_or("not a text"), "the handler panicked");
-    RpcError::from(HANDLER_PANICKED)
+    text.unwrap_or("not a text")
 }

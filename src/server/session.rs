@@ -37,6 +37,7 @@ use std::time::Instant;
 use super::budget::{Holding, decoded_bytes};
 use super::exchange::{Account, Exchange};
 use super::handler::{Answer, Context};
+use super::presence::Presence;
 use super::queue::{Done, Queue};
 use super::service::{Refusal, Service};
 use super::stop::{Parting, Stop};
@@ -119,6 +120,8 @@ pub(crate) struct Session<S> {
     service: Arc<Service>,
     shared: Rc<Shared>,
     context: Context,
+    /// `None` once no more messages come, and the handler knows.
+    presence: Option<Presence>,
     metrics: Option<ServerConnectionMetrics>,
     /// Requests whose handlers are not done, and replies that wait behind them, in order.
     queue: Queue,
@@ -149,11 +152,13 @@ impl<S: Transport> Session<S> {
         let origin = context.origin();
         let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(origin.machine()));
         let holding = Holding::new(service.budget.clone());
+        let presence = Some(Presence::begin(&service, &context));
         Box::new(Self {
             connection: Connection::new(stream),
             service,
             shared,
             context,
+            presence,
             metrics,
             queue: Queue::default(),
             holding,
@@ -172,6 +177,7 @@ impl<S: Transport> Session<S> {
     /// for what it makes of that, two sessions here, for all of a connection's life.
     pub(crate) async fn run(mut self: Box<Self>) -> Ending {
         let ending = poll_fn(|context| self.poll(context)).await;
+        self.presence = None;
         let stream = self.connection.into_stream();
         self.queue.forget_replies();
         let _ = self.holding.settle(self.queue.held()); // true: it gives back
@@ -195,6 +201,9 @@ impl<S: Transport> Session<S> {
         self.connection.borrow_buffers(&mut self.shared.buffers.borrow_mut());
         let polled = self.advance(context);
         self.connection.return_buffers(&mut self.shared.buffers.borrow_mut());
+        if self.ending.is_some() {
+            self.presence = None;
+        }
         if polled.is_pending() {
             if !self.holding.settle(self.connection.held() + self.queue.held()) {
                 // It cannot be refused any more: it was handled, or stands behind replies.

@@ -12,7 +12,8 @@ use smol::future::{self, FutureExt};
 
 use super::admission::Admission;
 use super::budget::Budget;
-use super::service::Service;
+use super::presence::Serving;
+use super::service::{AnyHandler, Service};
 use super::worker::{Setup, Workers};
 use super::{AfterStart, Server};
 use crate::metrics::{self, endpoint};
@@ -34,6 +35,7 @@ pub(super) struct Listening {
     pub(super) metrics_addr: Option<SocketAddr>,
     readiness: endpoint::Readiness,
     after_start: Vec<AfterStart>,
+    serving: Serving,
 }
 
 impl Listening {
@@ -49,6 +51,7 @@ impl Listening {
         };
         stop.or(accept).await;
         self.readiness.stopping();
+        drop(self.serving); // tells those who wait for something, which the drain waits for
         // Who waits to be accepted may have sent a request before the stop. As many as the system
         // keeps: those that come all the while are not meant.
         for _ in 0..self.backlog {
@@ -82,6 +85,9 @@ impl Server {
             return config("threads must be 1 at least");
         }
         self.limits.check()?;
+        if let AnyHandler::Values(handler) = &self.handler {
+            handler.check()?;
+        }
         let address = Address::new(&self.host, self.port)?;
         let bind_error = |address: String| move |source| Error::Bind { address, source };
         let listener = Listener::bind(&address, self.limits.backlog, self.limits.tcp)
@@ -110,9 +116,11 @@ impl Server {
             budget: self.limits.max_memory_bytes.map_or_else(Budget::of_process, Budget::new),
             timeouts: self.limits.timeouts,
             metrics: metrics.clone(),
+            hooks: self.hooks,
         };
+        let service = Arc::new(service);
         let drain_timeout = self.limits.drain_timeout;
-        let setup = Setup { service: Arc::new(service), tls, local_addr, drain_timeout };
+        let setup = Setup { service: service.clone(), tls, local_addr, drain_timeout };
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
         let threads = threads.unwrap_or(1);
         let workers = Workers::start(threads, &setup).map_err(|source| Error::Thread { source })?;
@@ -127,6 +135,7 @@ impl Server {
             metrics_addr,
             readiness,
             after_start: self.after_start,
+            serving: Serving { service, on_stop: self.on_stop },
         })
     }
 }

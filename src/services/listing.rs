@@ -7,12 +7,12 @@ use crate::{Value, value};
 
 /// Lists methods by their names: each as a map of `name`, `id` (a number or nil), `params` (an
 /// array of maps of `name` and `type`), `result` and `doc`. Types are those of Rust.
-pub(crate) fn list(methods: &[(String, AnyMethod)], ids: &HashMap<u16, String>) -> Value {
-    let mut methods: Vec<_> = methods.iter().collect();
-    methods.sort_by_key(|(name, _)| name);
-    let describe = |(name, method): &(String, AnyMethod)| {
-        let about = &method.description;
-        let id = ids.iter().filter(|(_, of)| *of == name).map(|(id, _)| *id).min();
+pub(crate) fn list(methods: &HashMap<String, AnyMethod>, ids: &HashMap<u16, String>) -> Value {
+    let mut methods: Vec<_> = methods.values().collect();
+    methods.sort_by_key(|method| &method.name);
+    let describe = |method: &AnyMethod| {
+        let (name, about) = (&method.name, &method.description);
+        let id = ids.iter().filter(|(_, of)| of == &name).map(|(id, _)| *id).min();
         let param = |(name, kind): &(&str, String)| value!({"name": *name, "type": kind.as_str()});
         value!({
             "name": name.as_str(),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::params::Params;
+use super::params::{self, Params, invalid_params};
 use crate::server::handler::Response;
-use crate::{Context, Reply, RpcError, name};
+use crate::{Context, Handler, Reply, RpcError, Value, name};
 
 /// A function that a router can call: its parameters are any types that implement
 /// [`serde::Deserialize`], and it returns what a handler may, or a future of it. The first
@@ -136,7 +136,7 @@ fn returned(type_name: &str) -> String {
 }
 
 /// What people and programs are told of a method.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Description {
     /// The names and types of the parameters.
     pub(crate) params: Vec<(&'static str, String)>,
@@ -159,15 +159,21 @@ impl fmt::Display for Description {
 
 type Function = dyn Fn(Params, &Context) -> Result<Response, RpcError> + Send + Sync;
 
-/// A method of any parameters.
+/// A method of any parameters, as a handler of its calls.
 #[derive(Clone)]
 pub(crate) struct AnyMethod {
+    pub(crate) name: String,
+    pub(crate) description: Arc<Description>,
     function: Arc<Function>,
-    pub(crate) description: Description,
 }
 
 impl AnyMethod {
-    pub(crate) fn new<F, Args, M, const N: usize>(names: [&'static str; N], method: F) -> Self
+    pub(crate) fn new<F, Args, M, const N: usize>(
+        name: String,
+        doc: String,
+        names: [&'static str; N],
+        method: F,
+    ) -> Self
     where
         F: Method<Args, M, N>,
     {
@@ -175,12 +181,18 @@ impl AnyMethod {
         let params = names.into_iter().zip(types).collect();
         let function =
             move |params: Params, context: &Context| method.call(&names, params, context);
-        let description = Description { params, result, doc: String::new() };
-        Self { function: Arc::new(function), description }
+        let description = Arc::new(Description { params, result, doc });
+        Self { name, description, function: Arc::new(function) }
     }
+}
 
-    #[inline]
-    pub(crate) fn call(&self, params: Params, context: &Context) -> Result<Response, RpcError> {
-        (self.function)(params, context)
+impl Handler for AnyMethod {
+    fn call(&self, message: Value, context: &Context) -> Response {
+        let params = Params::new(params::take(message));
+        let response = params.and_then(|params| (self.function)(params, context));
+        response.unwrap_or_else(|error| {
+            let (name, params, text) = (&self.name, &self.description, error.description());
+            Response::error(invalid_params(format_args!("{name}{params}: {text}")))
+        })
     }
 }

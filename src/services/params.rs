@@ -17,6 +17,12 @@ pub(crate) fn invalid_params(text: impl fmt::Display) -> RpcError {
     RpcError::with_code("invalid_params", text).with_reason(REASON)
 }
 
+/// Takes the parameters out of a call.
+pub(crate) fn take(call: Value) -> Option<Value> {
+    let Value::Map(entries) = call else { return None };
+    entries.into_iter().find(|(key, _)| key.as_str() == Some("params")).map(|(_, params)| params)
+}
+
 /// The parameters of one call, taken one after the other in the order of the method's names.
 pub struct Params {
     given: Given,

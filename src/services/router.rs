@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::sync::Arc;
 
+use super::exclusive::{Admission, Exclusive};
 use super::listing;
 use super::method::{AnyMethod, Method};
-use super::params::{Params, invalid_params};
 use crate::server::handler::{Closure, Handler, Reply, Response};
 use crate::value::deserializer::Quoted;
 use crate::{Context, Error, RpcError, Value};
@@ -16,14 +17,13 @@ use crate::{Context, Error, RpcError, Value};
 const RESERVED: &str = "arrpc.";
 
 /// The method that lists all others.
-pub(crate) const LIST_METHODS: &str = "arrpc.methods";
+const LIST_METHODS: &str = "arrpc.methods";
 
 /// Names longer than this get no proposal: comparing them takes time.
 const MAX_COMPARED_BYTES: usize = 64;
 
 const INVALID_CALL: &str = "The message is no call of a method";
 const UNKNOWN_METHOD: &str = "There is no such method";
-const ACCESS_DENIED: &str = "Access denied";
 
 /// A [`Handler`] of many methods, each with a name, typed parameters, and perhaps a number.
 ///
@@ -63,13 +63,12 @@ const ACCESS_DENIED: &str = "Access denied";
 /// server is started.
 #[must_use = "a router does nothing until a server has it"]
 pub struct Router {
-    methods: Vec<(String, AnyMethod)>,
-    /// Where in `methods` a name is.
-    names: HashMap<String, usize>,
-    /// The names of numbers, until `methods` has them all.
+    methods: HashMap<String, AnyMethod>,
+    /// The names of numbers.
     ids: HashMap<u16, String>,
-    fallback: Option<Box<dyn Handler>>,
+    fallback: Option<Arc<dyn Handler>>,
     access: Option<Box<Access>>,
+    exclusive: Option<Exclusive>,
     is_listed: bool,
     mistakes: Vec<String>,
 }
@@ -114,11 +113,11 @@ impl Router {
     /// Makes a router without methods.
     pub fn new() -> Self {
         Self {
-            methods: Vec::new(),
-            names: HashMap::new(),
+            methods: HashMap::new(),
             ids: HashMap::new(),
             fallback: None,
             access: None,
+            exclusive: None,
             is_listed: true,
             mistakes: Vec::new(),
         }
@@ -166,7 +165,7 @@ impl Router {
                 return self.with_mistake(mistake);
             }
         }
-        self.add(name.to_owned(), AnyMethod::new(params, method))
+        self.add(AnyMethod::new(name.to_owned(), String::new(), params, method))
     }
 
     /// Adds a method with documentation, which [`arrpc.methods`](Self::without_listing) shows.
@@ -183,17 +182,16 @@ impl Router {
     {
         // `type` is written `r#type` where it is declared.
         let params = params.map(|param| param.trim_start_matches("r#"));
-        let mut method = AnyMethod::new(params, method);
         let lines: Vec<_> = doc.iter().map(|line| line.trim()).collect();
-        method.description.doc = lines.join("\n").trim().to_owned();
-        self.add(name.replace("r#", ""), method)
+        let doc = lines.join("\n").trim().to_owned();
+        self.add(AnyMethod::new(name.replace("r#", ""), doc, params, method))
     }
 
     /// Adds the methods of a service, each under the service's name, a dot, and its own. A router is
     /// a service as well, so names may have any number of parts.
     ///
-    /// The access hook and the fallback belong to the outermost router; an inner one that has any
-    /// is a mistake.
+    /// The access hook, the fallback and exclusive access belong to the outermost router; an inner
+    /// one that has any is a mistake.
     pub fn service(mut self, name: &str, service: impl Service) -> Self {
         if name.is_empty() {
             self.mistakes.push("a service has an empty name".to_owned());
@@ -242,7 +240,7 @@ impl Router {
         if self.fallback.is_some() {
             return self.with_mistake("there are two fallbacks".to_owned());
         }
-        self.fallback = Some(Box::new(Closure::new(handler)));
+        self.fallback = Some(Arc::new(Closure::new(handler)));
         self
     }
 
@@ -278,6 +276,37 @@ impl Router {
         self
     }
 
+    /// Lets one client at a time make calls, or a few, while the others wait in line; those that ask
+    /// for their place in it, or for the list of methods, do not wait. Clients that the access hook
+    /// refuses do not come into the line.
+    ///
+    /// Defaults to any number of clients.
+    ///
+    /// ```
+    /// use arrpc::{Exclusive, Router, Server, blocking};
+    ///
+    /// let router = Router::new()
+    ///     .method("print", ["text"], |text: String| println!("{text}"))
+    ///     .exclusive(Exclusive::new());
+    /// let server = Server::with_handler("127.0.0.1", 0, router).start_background()?;
+    ///
+    /// let client = |port| blocking::Client::new("127.0.0.1", port).max_connections(1);
+    /// let [first, second] = [(); 2].map(|()| client(server.local_addr().port()));
+    /// first.call::<()>("print", ("hello",))?; // it has the access now
+    /// let place: usize = second.call("arrpc.enter", ())?;
+    /// assert_eq!(place, 1); // the next
+    /// drop(first);
+    /// second.call::<()>("print", ("it is my turn",))?;
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    pub fn exclusive(mut self, exclusive: Exclusive) -> Self {
+        if self.exclusive.is_some() {
+            return self.with_mistake("there are two of Exclusive".to_owned());
+        }
+        self.exclusive = Some(exclusive);
+        self
+    }
+
     /// Switches off the method `arrpc.methods`, which lists all methods with their numbers,
     /// parameters and results, and the proposals in errors about unknown methods.
     ///
@@ -288,10 +317,10 @@ impl Router {
     }
 
     fn take_in(mut self, prefix: &str, inner: Self) -> Self {
-        if inner.access.is_some() || inner.fallback.is_some() {
+        if inner.access.is_some() || inner.fallback.is_some() || inner.exclusive.is_some() {
             self.mistakes.push(
-                "a router inside of another has an access hook or a fallback: give them to the one \
-                 that the server gets"
+                "a router inside of another has an access hook, a fallback or exclusive access: \
+                 give them to the one that the server gets"
                     .to_owned(),
             );
         }
@@ -299,8 +328,9 @@ impl Router {
         for (id, name) in inner.ids {
             self = self.id(id, &format!("{prefix}{name}"));
         }
-        for (name, method) in inner.methods {
-            self = self.add(format!("{prefix}{name}"), method);
+        for (name, mut method) in inner.methods {
+            method.name = format!("{prefix}{name}");
+            self = self.add(method);
         }
         self
     }
@@ -310,17 +340,18 @@ impl Router {
         self
     }
 
-    fn add(mut self, name: String, method: AnyMethod) -> Self {
-        if name.is_empty() || name.starts_with(RESERVED) {
-            return self.with_mistake(match name.as_str() {
-                "" => "a method has an empty name".to_owned(),
-                name => format!("the name {name:?} begins with {RESERVED:?}, which is reserved"),
-            });
+    fn add(mut self, method: AnyMethod) -> Self {
+        let name = &method.name;
+        if name.is_empty() {
+            return self.with_mistake("a method has an empty name".to_owned());
         }
-        match self.names.entry(name.clone()) {
+        if name.starts_with(RESERVED) {
+            let mistake = format!("the name {name:?} begins with {RESERVED:?}, which is reserved");
+            return self.with_mistake(mistake);
+        }
+        match self.methods.entry(name.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(self.methods.len());
-                self.methods.push((name, method));
+                entry.insert(method);
             }
             Entry::Occupied(_) => self.mistakes.push(format!("there are two methods {name:?}")),
         }
@@ -328,43 +359,59 @@ impl Router {
     }
 
     /// Finds what a call is to call.
-    fn resolve(&self, method: &Value) -> Option<(&str, &AnyMethod)> {
+    fn resolve(&self, method: &Value) -> Option<&AnyMethod> {
         let name = match method {
             Value::String(name) => name.as_str()?,
             number => self.ids.get(&u16::try_from(number.as_u64()?).ok()?)?,
         };
-        let (name, method) = self.methods.get(*self.names.get(name)?)?;
-        Some((name, method))
+        self.methods.get(name)
     }
 
     fn answer(&self, message: Value, context: &Context) -> Result<Response, RpcError> {
         let called = entry(&message, "method");
         let found = called.and_then(|method| self.resolve(method));
         if let Some(access) = &self.access {
-            let method = found.map(|(name, _)| name).or_else(|| called?.as_str());
+            let method = found.map(|method| method.name.as_str()).or_else(|| called?.as_str());
             let call = Call { method, message: &message, context };
             access(&call).map_err(|error| match error.code() {
                 Some(_) => error,
-                None => RpcError::with_code("access_denied", error).with_reason(ACCESS_DENIED),
+                None => error.coded("access_denied"),
             })?;
         }
-        let Some(called) = called else {
-            return match &self.fallback {
-                Some(fallback) => Ok(fallback.call(message, context)),
-                None => Err(no_call(&message)),
-            };
+        let target = match (called, found, &self.fallback) {
+            (Some(_), Some(method), _) => Target::Method(method),
+            (Some(called), None, _) => return self.answer_itself(called, context),
+            (None, _, Some(fallback)) => Target::Fallback(fallback),
+            (None, _, None) => return Err(no_call(&message)),
         };
-        let Some((name, method)) = found else {
-            if called.as_str() == Some(LIST_METHODS) && self.is_listed {
-                return Ok(Response::ready(listing::list(&self.methods, &self.ids)));
+        let Some(exclusive) = &self.exclusive else {
+            return Ok(target.handler().call(message, context));
+        };
+        Ok(match exclusive.admit(context) {
+            Admission::Now(turn) => target.handler().call(message, context).holding(turn),
+            Admission::Later(wait) => {
+                let (target, context) = (target.shared(), context.clone());
+                Response::later(async move {
+                    let turn = wait.await?;
+                    target.call(message, &context).holding(turn).reply().await
+                })
             }
-            return Err(self.unknown_method(called));
-        };
-        let params = Params::new(take(message, "params"));
-        params.and_then(|params| method.call(params, context)).map_err(|error| {
-            let (params, text) = (&method.description, error.description());
-            invalid_params(format_args!("{name}{params}: {text}"))
         })
+    }
+
+    /// Answers a call of a method that nobody has added.
+    #[cold]
+    fn answer_itself(&self, called: &Value, context: &Context) -> Result<Response, RpcError> {
+        let place = |place: Option<usize>| Response::ready(place);
+        match (called.as_str(), &self.exclusive) {
+            (Some(LIST_METHODS), _) if self.is_listed => {
+                Ok(Response::ready(listing::list(&self.methods, &self.ids)))
+            }
+            (Some("arrpc.enter"), Some(line)) => Ok(place(Some(line.enter(context)))),
+            (Some("arrpc.place"), Some(line)) => Ok(place(line.place(context))),
+            (Some("arrpc.leave"), Some(line)) => Ok(Response::ready(line.leave(context))),
+            _ => Err(self.unknown_method(called)),
+        }
     }
 
     #[cold]
@@ -386,28 +433,10 @@ impl Router {
         if !self.is_listed || name.len() > MAX_COMPARED_BYTES {
             return None;
         }
-        let names = self.methods.iter().map(|(name, _)| name.as_str());
         let likeness = |other: &str| strsim::jaro_winkler(name, other);
-        let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-        (likeness(nearest) > 0.8).then_some(nearest)
-    }
-
-    /// Checks what was given to it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] with the first mistake.
-    pub fn check(&self) -> Result<(), Error> {
-        let mistake = |text: &str| Error::Config(format!("the router has a mistake: {text}"));
-        if let Some(text) = self.mistakes.first() {
-            return Err(mistake(text));
-        }
-        for (id, name) in &self.ids {
-            if !self.names.contains_key(name) {
-                return Err(mistake(&format!("the number {id} is for {name:?}, no method")));
-            }
-        }
-        Ok(())
+        let names = self.methods.keys().map(|other| (likeness(other), other.as_str()));
+        let nearest = names.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))?;
+        (nearest.0 > 0.8).then_some(nearest.1)
     }
 }
 
@@ -421,18 +450,68 @@ impl Handler for Router {
     fn call(&self, message: Value, context: &Context) -> Response {
         self.answer(message, context).unwrap_or_else(Response::error)
     }
+
+    /// Refuses a router with a mistake.
+    fn check(&self) -> Result<(), Error> {
+        let mistake = |text: &str| Error::Config(format!("the router has a mistake: {text}"));
+        if let Some(text) = self.mistakes.first() {
+            return Err(mistake(text));
+        }
+        for (id, name) in &self.ids {
+            if !self.methods.contains_key(name) {
+                return Err(mistake(&format!("the number {id} is for {name:?}, no method")));
+            }
+        }
+        self.exclusive.as_ref().map_or(Ok(()), Exclusive::check)
+    }
+
+    fn disconnected(&self, context: &Context) {
+        if let Some(exclusive) = &self.exclusive {
+            exclusive.disconnected(context);
+        }
+    }
+
+    fn stopping(&self) {
+        if let Some(exclusive) = &self.exclusive {
+            exclusive.stopping();
+        }
+    }
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Router")
-            .field("methods", &self.names.keys())
+            .field("methods", &self.methods.keys())
             .field("ids", &self.ids)
             .field("fallback", &self.fallback.as_ref().map(|handler| handler.name()))
             .field("access", &self.access.is_some())
+            .field("exclusive", &self.exclusive)
             .field("is_listed", &self.is_listed)
             .field("mistakes", &self.mistakes)
             .finish()
+    }
+}
+
+/// What runs a message.
+enum Target<'a> {
+    Method(&'a AnyMethod),
+    Fallback(&'a Arc<dyn Handler>),
+}
+
+impl Target<'_> {
+    fn handler(&self) -> &dyn Handler {
+        match self {
+            Self::Method(method) => *method,
+            Self::Fallback(fallback) => fallback.as_ref(),
+        }
+    }
+
+    /// For a message that waits.
+    fn shared(&self) -> Arc<dyn Handler> {
+        match *self {
+            Self::Method(method) => Arc::new(method.clone()),
+            Self::Fallback(fallback) => fallback.clone(),
+        }
     }
 }
 
@@ -471,12 +550,6 @@ impl<'a> Call<'a> {
 fn entry<'a>(message: &'a Value, name: &str) -> Option<&'a Value> {
     let Value::Map(entries) = message else { return None };
     entries.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
-}
-
-/// As [`entry`], by value.
-fn take(message: Value, name: &str) -> Option<Value> {
-    let Value::Map(entries) = message else { return None };
-    entries.into_iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
 }
 
 #[cold]

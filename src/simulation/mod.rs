@@ -9,7 +9,7 @@ mod peers;
 mod server;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use smol::LocalExecutor;
 use crate::net::reactor::Deferred;
 use crate::time::{now, simulated};
 use network::Network;
-use server::Options;
+use server::{Life, Options};
 
 /// More than all that happens can take: the last deadline and the last pause.
 const LONGEST: Duration = Duration::from_secs(1800);
@@ -42,6 +42,8 @@ struct World {
     server: RefCell<Option<Rc<server::Server>>>,
     /// The numbers of the requests whose handlers were called.
     ran: Arc<Mutex<Vec<u64>>>,
+    /// What the handler was told of each connection.
+    lives: Arc<Mutex<HashMap<u64, Life>>>,
     begin: Instant,
     /// How often the server was told to stop.
     stops: Cell<u32>,
@@ -108,6 +110,7 @@ fn simulate(seed: u64, trace: &Rc<RefCell<String>>) -> usize {
         options: Options::random(&mut rng),
         server: RefCell::default(),
         ran: Arc::default(),
+        lives: Arc::default(),
         begin: now(),
         stops: Cell::default(),
         stop_began: Cell::new(now()),
@@ -135,6 +138,10 @@ impl World {
             assert!(!peers::is_forged(same[0]), "G7: request {} ran unverified", same[0]);
         }
         assert_eq!(self.options.budget.used(), 0, "G4: memory is not given back");
+        let whole = Life { begun: 1, ended: 1, called_outside: false };
+        for (number, life) in &*self.lives.lock().expect("not poisoned") {
+            assert_eq!(*life, whole, "connection {number} does not begin and end once");
+        }
     }
 }
 

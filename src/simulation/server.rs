@@ -1,11 +1,12 @@
 //! The server of a simulated world: real sessions, a handler that does what its message says, and
 //! a stop at some time, with or without another start.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::panic_any;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -17,12 +18,13 @@ use super::network::{self, Weather};
 use crate::net::address::Origin;
 use crate::server::budget::Budget;
 use crate::server::handler::{Closure, Context, Handler, Peer};
+use crate::server::hooks::Hooks;
 use crate::server::service::{AnyHandler, Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
 use crate::time::{Sleep, now};
 use crate::wire::{Limits, Secret};
-use crate::{RpcError, Value, value};
+use crate::{Response, RpcError, Value, value};
 
 /// What a handler panics with.
 pub(super) const PANIC: &str = "a simulated panic";
@@ -90,13 +92,17 @@ impl Server {
         let (open, closed) = channel::bounded(1);
         let (_serving, stopping) = channel::bounded(1);
         let service = Service {
-            handler: AnyHandler::Values(Box::new(handler(world))),
+            handler: AnyHandler::Values(Box::new(Told {
+                handler: handler(world),
+                lives: world.lives.clone(),
+            })),
             secret: options.secret,
             limits: options.limits,
             max_in_flight: options.max_in_flight,
             budget: options.budget,
             timeouts: options.timeouts,
             metrics: None,
+            hooks: Hooks::default(),
         };
         let network = world.network.clone();
         let stop = Stop::new(move || network.undelivered());
@@ -175,6 +181,45 @@ pub(super) fn run(world: &Rc<World>, mut rng: Rng) {
         }
         world.peers_left.update(|left| left - 1);
     });
+}
+
+/// What the handler is told of each connection, by its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) begun: u32,
+    pub(super) ended: u32,
+    /// It was called when the connection was not there.
+    pub(super) called_outside: bool,
+}
+
+/// A handler, and what it is told beside messages.
+struct Told<H> {
+    handler: H,
+    lives: Arc<Mutex<HashMap<u64, Life>>>,
+}
+
+impl<H> Told<H> {
+    fn note(&self, context: &Context, note: impl FnOnce(&mut Life)) {
+        let mut lives = self.lives.lock().expect("not poisoned");
+        note(lives.entry(context.connection_id()).or_default());
+    }
+}
+
+impl<H: Handler> Handler for Told<H> {
+    fn call(&self, message: Value, context: &Context) -> Response {
+        self.note(context, |life| {
+            life.called_outside |= (life.begun, life.ended) != (1, 0) || context.is_gone();
+        });
+        self.handler.call(message, context)
+    }
+
+    fn connected(&self, context: &Context) {
+        self.note(context, |life| life.begun += 1);
+    }
+
+    fn disconnected(&self, context: &Context) {
+        self.note(context, |life| life.ended += 1);
+    }
 }
 
 /// What a message asks for: `{"number": n, "do": .., "for": milliseconds or bytes}`.

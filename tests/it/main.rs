@@ -12,10 +12,12 @@ mod client;
 #[cfg(feature = "cli")]
 mod command;
 mod cuts;
+mod life_cycle_hooks;
 mod lifecycle;
 mod limits;
 mod pipelined;
 mod raw_handler;
+mod services;
 mod session;
 mod tls;
 #[cfg(unix)]

@@ -1,0 +1,416 @@
+//! Who has the access, and who waits for it in which order. No waiting and no lock in here: that is
+//! in `turn`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::Options;
+use crate::{Context, RpcError, time};
+
+/// The state of an [`Exclusive`](super::Exclusive).
+///
+/// Invariant: `taken` is the number of `holders` and of those before them whose calls still run. It
+/// is never more than the places, and less only while nobody is in line.
+pub(super) struct Line {
+    options: Options,
+    /// What the holders count their time from.
+    began: Instant,
+    taken: usize,
+    /// By the numbers of their connections.
+    holders: BTreeMap<u64, Arc<Holder>>,
+    /// By the order in which they came.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Where in that order a connection is.
+    orders: HashMap<u64, u64>,
+    arrivals: u64,
+    calls: Slab<Call>,
+    is_stopping: bool,
+    /// Whoever is to be woken when the lock is free again.
+    pub(super) woken: Vec<Waker>,
+}
+
+/// The access of one client: how many of its calls run, and whether it has lost the access, in one
+/// number. So exactly one, the loss or the end of the last call, finds that the place is free.
+pub(super) struct Holder {
+    uses: AtomicUsize,
+    /// In nanoseconds from the beginning. Kept only where there is an `idle_timeout`.
+    idle_since: AtomicU64,
+}
+
+const LOST: usize = 1;
+const CALL: usize = 2;
+
+/// A client in line.
+struct Waiting {
+    connection: u64,
+    /// The keys of its calls that wait.
+    calls: Vec<usize>,
+    /// Until when they do, from the first of them on.
+    deadline: Option<Instant>,
+    /// It has joined the line itself, and stays there without a call.
+    has_entered: bool,
+}
+
+/// A call that waits, or did.
+struct Call {
+    /// Where its client is in line.
+    order: u64,
+    waker: Waker,
+    outcome: Option<Outcome>,
+}
+
+/// How a call has waited. The holder counts it as running already.
+pub(super) type Outcome = Result<Arc<Holder>, End>;
+
+/// Where a call is behind the admission.
+pub(super) enum Place {
+    /// At work.
+    Holds(Arc<Holder>),
+    /// In line, with this key.
+    Waits(usize),
+}
+
+/// What a call that still waits waits for.
+pub(super) enum Polled {
+    /// Nothing any more. The waker is not needed any more, and is to be dropped without the lock.
+    Done(Outcome, Waker),
+    /// A wake, or this moment.
+    Waits(Option<Instant>),
+}
+
+/// Why a call does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Busy { waited: Duration, place: usize, places: usize },
+    Stopping,
+    Left,
+    Disconnected,
+}
+
+impl Line {
+    pub(super) fn new(options: Options, began: Instant) -> Self {
+        Self {
+            options,
+            began,
+            taken: 0,
+            holders: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            orders: HashMap::new(),
+            arrivals: 0,
+            calls: Slab::new(),
+            is_stopping: false,
+            woken: Vec::new(),
+        }
+    }
+
+    /// Lets a call run or wait.
+    pub(super) fn admit(&mut self, context: &Context) -> Result<Place, End> {
+        if let Some(holder) = self.holds(context) {
+            return Ok(Place::Holds(holder));
+        }
+        let order = self.join(context)?;
+        if let Some(holder) = self.holds(context) {
+            return Ok(Place::Holds(holder));
+        }
+        let key = self.calls.insert(Call { order, waker: Waker::noop().clone(), outcome: None });
+        if let Some(waiting) = self.waiting.get_mut(&order) {
+            if waiting.calls.is_empty() {
+                waiting.deadline = time::now().checked_add(self.options.wait_timeout);
+            }
+            waiting.calls.push(key);
+        }
+        Ok(Place::Waits(key))
+    }
+
+    fn holds(&self, context: &Context) -> Option<Arc<Holder>> {
+        let holder = self.holders.get(&context.connection_id())?;
+        holder.begin_call();
+        Some(holder.clone())
+    }
+
+    /// Puts a client that has not the access in line, if it is not there, and returns where. It may
+    /// have the access behind that.
+    fn join(&mut self, context: &Context) -> Result<u64, End> {
+        if self.is_stopping {
+            return Err(End::Stopping);
+        }
+        // Or it would be there for ever: it is not taken out a second time.
+        if context.is_gone() {
+            return Err(End::Disconnected);
+        }
+        let connection = context.connection_id();
+        let order = *self.orders.entry(connection).or_insert(self.arrivals);
+        if order == self.arrivals {
+            self.arrivals += 1;
+            let (calls, deadline, has_entered) = (Vec::new(), None, false);
+            self.waiting.insert(order, Waiting { connection, calls, deadline, has_entered });
+            self.serve();
+        }
+        self.take_from_idle();
+        Ok(order)
+    }
+
+    pub(super) fn enter(&mut self, context: &Context) -> usize {
+        if let Some(holder) = self.holders.get(&context.connection_id()) {
+            self.touch(holder);
+            return 0;
+        }
+        let Ok(order) = self.join(context) else { return self.waiting.len() + 1 };
+        if let Some(waiting) = self.waiting.get_mut(&order) {
+            waiting.has_entered = true;
+        }
+        self.place_of(order)
+    }
+
+    pub(super) fn place(&mut self, connection: u64) -> Option<usize> {
+        self.take_from_idle();
+        if self.holders.contains_key(&connection) {
+            return Some(0);
+        }
+        self.orders.get(&connection).map(|order| self.place_of(*order))
+    }
+
+    /// The place in line of one that is there; 0 of one that was.
+    fn place_of(&self, order: u64) -> usize {
+        match self.waiting.contains_key(&order) {
+            true => self.waiting.range(..=order).count(),
+            false => 0,
+        }
+    }
+
+    /// Takes a client out; false if it was not in.
+    pub(super) fn leave(&mut self, connection: u64, end: End) -> bool {
+        if let Some(holder) = self.holders.remove(&connection) {
+            if holder.lose() {
+                self.free();
+            }
+            return true;
+        }
+        let Some(order) = self.orders.get(&connection) else { return false };
+        self.dismiss(*order, end);
+        true
+    }
+
+    /// Sends away all that are in line, and those that come from now on.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
+        while let Some((order, _)) = self.waiting.first_key_value() {
+            self.dismiss(*order, End::Stopping);
+        }
+    }
+
+    /// Gives a place that is not taken any more to the next in line.
+    pub(super) fn free(&mut self) {
+        self.taken -= 1;
+        self.serve();
+    }
+
+    /// Looks at a call that waits; `waker` becomes the one that it had.
+    pub(super) fn poll(&mut self, key: usize, waker: &mut Waker) -> Polled {
+        if self.is_waiting(key) {
+            self.take_from_idle();
+        }
+        let now = time::now();
+        let mut deadline = None;
+        if let Some(waiting) = self.waiting_with(key) {
+            deadline = waiting.deadline;
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.time_out(key);
+            }
+        }
+        if let Some(call) = self.calls.get_mut(key) {
+            if let Some(outcome) = call.outcome.take() {
+                return Polled::Done(outcome, self.calls.remove(key).waker);
+            }
+            std::mem::swap(&mut call.waker, waker);
+        }
+        Polled::Waits(deadline.into_iter().chain(self.next_idle(now)).min())
+    }
+
+    fn is_waiting(&self, key: usize) -> bool {
+        self.calls.get(key).is_some_and(|call| call.outcome.is_none())
+    }
+
+    fn waiting_with(&self, key: usize) -> Option<&Waiting> {
+        let call = self.calls.get(key).filter(|call| call.outcome.is_none())?;
+        self.waiting.get(&call.order)
+    }
+
+    /// Lets go of a call that does not wait any more. Returns what is to be dropped without the
+    /// lock, and how it had waited if it did not know yet.
+    pub(super) fn forget(&mut self, key: usize) -> (Waker, Option<Outcome>) {
+        let call = self.calls.remove(key);
+        if call.outcome.is_none()
+            && let Some(waiting) = self.waiting.get_mut(&call.order)
+        {
+            waiting.calls.retain(|other| *other != key);
+            if waiting.calls.is_empty() {
+                waiting.deadline = None;
+                if !waiting.has_entered {
+                    self.dismiss(call.order, End::Left);
+                }
+            }
+        }
+        (call.waker, call.outcome)
+    }
+
+    fn time_out(&mut self, key: usize) {
+        let Some(call) = self.calls.get(key) else { return };
+        let Options { places, wait_timeout: waited, .. } = self.options;
+        let (order, place) = (call.order, self.place_of(call.order));
+        self.dismiss(order, End::Busy { waited, place, places });
+    }
+
+    /// Ends the wait of a client without success.
+    fn dismiss(&mut self, order: u64, end: End) {
+        let Some(waiting) = self.waiting.remove(&order) else { return };
+        self.orders.remove(&waiting.connection);
+        for key in waiting.calls {
+            self.finish(key, Err(end));
+        }
+    }
+
+    /// Gives the places that are free to the first in line.
+    fn serve(&mut self) {
+        while self.taken < self.options.places {
+            let Some((_, waiting)) = self.waiting.pop_first() else { return };
+            self.orders.remove(&waiting.connection);
+            let holder = Arc::new(Holder::with_calls(waiting.calls.len()));
+            self.touch(&holder);
+            for key in waiting.calls {
+                self.finish(key, Ok(holder.clone()));
+            }
+            self.taken += 1;
+            self.holders.insert(waiting.connection, holder);
+        }
+    }
+
+    fn finish(&mut self, key: usize, outcome: Outcome) {
+        if let Some(call) = self.calls.get_mut(key) {
+            call.outcome = Some(outcome);
+            self.woken.push(std::mem::replace(&mut call.waker, Waker::noop().clone()));
+        }
+    }
+
+    /// Gives the places of those that were idle for too long to as many as wait.
+    fn take_from_idle(&mut self) {
+        let Some(timeout) = self.options.idle_timeout else { return };
+        while !self.waiting.is_empty() {
+            let idle = self.holders.iter().filter_map(|(id, holder)| Some((holder.idle()?, *id)));
+            let Some((since, connection)) = idle.min() else { return };
+            if self.time() < since.saturating_add(timeout) {
+                return;
+            }
+            self.leave(connection, End::Left);
+        }
+    }
+
+    /// The first moment at which somebody may have been idle for too long. Who makes calls now, or
+    /// gets the access later, is not before one who is idle from now on.
+    fn next_idle(&self, now: Instant) -> Option<Instant> {
+        let timeout = self.options.idle_timeout?;
+        let idle =
+            self.holders.values().filter_map(|holder| self.began.checked_add(holder.idle()?));
+        idle.chain([now]).min()?.checked_add(timeout)
+    }
+
+    fn touch(&self, holder: &Holder) {
+        if self.options.idle_timeout.is_some() {
+            holder.touch(self.time());
+        }
+    }
+
+    /// The time as holders count it.
+    fn time(&self) -> Duration {
+        time::now().saturating_duration_since(self.began)
+    }
+}
+
+impl Holder {
+    fn with_calls(calls: usize) -> Self {
+        Self { uses: AtomicUsize::new(calls * CALL), idle_since: AtomicU64::new(0) }
+    }
+
+    /// Counts a call as running. Only under the lock, and before the access is lost.
+    fn begin_call(&self) {
+        self.uses.fetch_add(CALL, Ordering::AcqRel);
+    }
+
+    /// Counts a call as done; true if the place is free with that.
+    #[must_use]
+    pub(super) fn end_call(&self) -> bool {
+        self.uses.fetch_sub(CALL, Ordering::AcqRel) == CALL + LOST
+    }
+
+    /// Takes the access away; true if the place is free with that.
+    #[must_use]
+    fn lose(&self) -> bool {
+        self.uses.fetch_or(LOST, Ordering::AcqRel) == 0
+    }
+
+    /// Since when no call runs; `None` if one does.
+    fn idle(&self) -> Option<Duration> {
+        let is_idle = self.uses.load(Ordering::Acquire) == 0;
+        is_idle.then(|| Duration::from_nanos(self.idle_since.load(Ordering::Acquire)))
+    }
+
+    /// Takes note that it was not idle so far.
+    pub(super) fn touch(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.idle_since.fetch_max(nanos, Ordering::AcqRel);
+    }
+}
+
+impl From<End> for RpcError {
+    fn from(end: End) -> Self {
+        let (code, reason, text) = match end {
+            End::Busy { waited, place, places } => {
+                let others = match places {
+                    1 => "Another client has the access".to_owned(),
+                    _ => format!("{places} other clients have the access"),
+                };
+                let text = format!(
+                    "{others}, and this one stood at place {place} in line for {waited:?} \
+                     (wait_timeout). It has left the line: call again to join it at its end"
+                );
+                ("busy", "Waited too long for exclusive access (wait_timeout)", text)
+            }
+            End::Stopping => {
+                let text = "The server stops, and nobody gets the access any more: call again when \
+                            it has started again";
+                ("stopping", "The server stopped while a client waited for access", text.into())
+            }
+            End::Left => {
+                let text = "The client left the line while this call waited in it";
+                ("left", text, text.into())
+            }
+            End::Disconnected => {
+                let text = "The client disconnected while this call waited for the access";
+                ("disconnected", text, text.into())
+            }
+        };
+        Self::with_code(code, text).with_reason(reason)
+    }
+}
+
+#[cfg(test)]
+impl Line {
+    /// Panics if anything is left over of anybody.
+    pub(super) fn check_empty(&self) {
+        let left = (self.taken, self.holders.len(), self.waiting.len(), self.orders.len());
+        assert_eq!((left, self.calls.len(), self.woken.len()), ((0, 0, 0, 0), 0, 0));
+    }
+
+    /// Panics if the invariant does not hold.
+    pub(super) fn check(&self) {
+        assert!(self.holders.len() <= self.taken && self.taken <= self.options.places);
+        assert!(self.taken == self.options.places || self.waiting.is_empty());
+        assert_eq!(self.orders.len(), self.waiting.len());
+        assert!(!self.is_stopping || self.waiting.is_empty());
+    }
+}
