@@ -12,6 +12,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod command;
 mod cuts;
+mod exclusive;
 mod life_cycle_hooks;
 mod lifecycle;
 mod limits;
