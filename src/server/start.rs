@@ -25,6 +25,8 @@ use crate::{Error, log};
 
 /// A server that has its port.
 pub(super) struct Listening {
+    /// The first field: what is dropped before it is served is told of that before the workers are.
+    serving: Serving,
     admission: Admission,
     pub(super) local_addr: SocketAddr,
     /// For the log: the path, if it has no such address.
@@ -35,7 +37,6 @@ pub(super) struct Listening {
     pub(super) metrics_addr: Option<SocketAddr>,
     readiness: endpoint::Readiness,
     after_start: Vec<AfterStart>,
-    serving: Serving,
 }
 
 impl Listening {

@@ -52,7 +52,9 @@ pub(crate) use turn::{Turn, Wait};
 /// | `arrpc.leave` | gives up the access or the place in line | true if it had one |
 ///
 /// The place is 0 for a client that has the access, 1 for the next, and so on. A client in line that
-/// has no call waiting is not told when it gets the access: it asks again, or makes its call.
+/// has no call waiting is not told when it gets the access: it asks again, or makes its call. What a
+/// client sends is seen in its order, its end too: behind as many calls in flight as there may be
+/// ([`max_in_flight`](crate::Server::max_in_flight)) it shows when one of them is answered.
 ///
 /// ```
 /// use arrpc::Exclusive;

@@ -65,6 +65,14 @@ impl Drop for Turn {
     }
 }
 
+#[cfg(test)]
+impl Turn {
+    /// Tells the places apart that are taken.
+    pub(super) fn place(&self) -> usize {
+        Arc::as_ptr(&self.holder).addr()
+    }
+}
+
 /// Waits for a turn. Dropped it does no more, and its client leaves the line if no other call of it
 /// waits there, unless it has entered the line itself.
 pub(crate) struct Wait {
