@@ -1,6 +1,8 @@
 //! Exclusive access: one client at a time, or a few, and a line for the others. What is decided, and
 //! why, is in `line`; how calls wait for that in `turn`. Knows no messages.
 
+mod end;
+mod holder;
 mod line;
 #[cfg(test)]
 mod model;
@@ -13,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Context, Error};
-use line::{End, Line};
+use end::End;
+use line::Line;
 use turn::Shared;
 pub(crate) use turn::{Turn, Wait};
 

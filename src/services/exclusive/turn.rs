@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::Instant;
 
-use super::line::{End, Holder, Line, Place, Polled};
+use super::end::End;
+use super::holder::Holder;
+use super::line::{Line, Place, Polled};
 use super::{Admission, Options};
 use crate::time::{self, Sleep};
 use crate::{Context, RpcError};
