@@ -25,7 +25,8 @@ use crate::{Error, log};
 
 /// A server that has its port.
 pub(super) struct Listening {
-    /// The first field: what is dropped before it is served is told of that before the workers are.
+    /// The first field, so that a server that is just dropped tells of its stop before its workers
+    /// begin theirs.
     serving: Serving,
     admission: Admission,
     pub(super) local_addr: SocketAddr,
