@@ -217,10 +217,8 @@ impl Context {
         self.connection.states.push(state);
     }
 
-    /// Whether no more messages come from the connection.
-    ///
-    /// Invariant: true before the handler hears of it, so that what it sees as false behind that is
-    /// still to be cleared away by its `disconnected`.
+    /// Whether no more messages come from the connection. True before its handler hears of it: what
+    /// that has not cleared away by then, it has to find here.
     pub(crate) fn is_gone(&self) -> bool {
         self.connection.gone.load(Ordering::Acquire)
     }

@@ -25,6 +25,9 @@ use crate::{Error, log};
 
 /// A server that has its port.
 pub(super) struct Listening {
+    /// The first field, so that a server that is just dropped tells of its stop before its workers
+    /// begin theirs.
+    serving: Serving,
     admission: Admission,
     pub(super) local_addr: SocketAddr,
     /// For the log: the path, if it has no such address.
@@ -35,7 +38,6 @@ pub(super) struct Listening {
     pub(super) metrics_addr: Option<SocketAddr>,
     readiness: endpoint::Readiness,
     after_start: Vec<AfterStart>,
-    serving: Serving,
 }
 
 impl Listening {

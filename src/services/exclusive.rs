@@ -1,6 +1,8 @@
 //! Exclusive access: one client at a time, or a few, and a line for the others. What is decided, and
 //! why, is in `line`; how calls wait for that in `turn`. Knows no messages.
 
+mod end;
+mod holder;
 mod line;
 #[cfg(test)]
 mod model;
@@ -13,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Context, Error};
-use line::{End, Line};
+use end::End;
+use line::Line;
 use turn::Shared;
 pub(crate) use turn::{Turn, Wait};
 
@@ -52,7 +55,9 @@ pub(crate) use turn::{Turn, Wait};
 /// | `arrpc.leave` | gives up the access or the place in line | true if it had one |
 ///
 /// The place is 0 for a client that has the access, 1 for the next, and so on. A client in line that
-/// has no call waiting is not told when it gets the access: it asks again, or makes its call.
+/// has no call waiting is not told when it gets the access: it asks again, or makes its call. What a
+/// client sends is seen in its order, its end too: behind as many calls in flight as there may be
+/// ([`max_in_flight`](crate::Server::max_in_flight)) it shows when one of them is answered.
 ///
 /// ```
 /// use arrpc::Exclusive;

@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use super::Options;
-use crate::{Context, RpcError, time};
+use super::end::End;
+use super::holder::Holder;
+use crate::{Context, time};
 
 /// The state of an [`Exclusive`](super::Exclusive).
 ///
@@ -33,17 +34,6 @@ pub(super) struct Line {
     /// Whoever is to be woken when the lock is free again.
     pub(super) woken: Vec<Waker>,
 }
-
-/// The access of one client: how many of its calls run, and whether it has lost the access, in one
-/// number. So exactly one, the loss or the end of the last call, finds that the place is free.
-pub(super) struct Holder {
-    uses: AtomicUsize,
-    /// In nanoseconds from the beginning. Kept only where there is an `idle_timeout`.
-    idle_since: AtomicU64,
-}
-
-const LOST: usize = 1;
-const CALL: usize = 2;
 
 /// A client in line.
 struct Waiting {
@@ -81,15 +71,6 @@ pub(super) enum Polled {
     Done(Outcome, Waker),
     /// A wake, or this moment.
     Waits(Option<Instant>),
-}
-
-/// Why a call does not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Busy { waited: Duration, place: usize, places: usize },
-    Stopping,
-    Left,
-    Disconnected,
 }
 
 impl Line {
@@ -328,73 +309,6 @@ impl Line {
     /// The time as holders count it.
     fn time(&self) -> Duration {
         time::now().saturating_duration_since(self.began)
-    }
-}
-
-impl Holder {
-    fn with_calls(calls: usize) -> Self {
-        Self { uses: AtomicUsize::new(calls * CALL), idle_since: AtomicU64::new(0) }
-    }
-
-    /// Counts a call as running. Only under the lock, and before the access is lost.
-    fn begin_call(&self) {
-        self.uses.fetch_add(CALL, Ordering::AcqRel);
-    }
-
-    /// Counts a call as done; true if the place is free with that.
-    #[must_use]
-    pub(super) fn end_call(&self) -> bool {
-        self.uses.fetch_sub(CALL, Ordering::AcqRel) == CALL + LOST
-    }
-
-    /// Takes the access away; true if the place is free with that.
-    #[must_use]
-    fn lose(&self) -> bool {
-        self.uses.fetch_or(LOST, Ordering::AcqRel) == 0
-    }
-
-    /// Since when no call runs; `None` if one does.
-    fn idle(&self) -> Option<Duration> {
-        let is_idle = self.uses.load(Ordering::Acquire) == 0;
-        is_idle.then(|| Duration::from_nanos(self.idle_since.load(Ordering::Acquire)))
-    }
-
-    /// Takes note that it was not idle so far.
-    pub(super) fn touch(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.idle_since.fetch_max(nanos, Ordering::AcqRel);
-    }
-}
-
-impl From<End> for RpcError {
-    fn from(end: End) -> Self {
-        let (code, reason, text) = match end {
-            End::Busy { waited, place, places } => {
-                let others = match places {
-                    1 => "Another client has the access".to_owned(),
-                    _ => format!("{places} other clients have the access"),
-                };
-                let text = format!(
-                    "{others}, and this one stood at place {place} in line for {waited:?} \
-                     (wait_timeout). It has left the line: call again to join it at its end"
-                );
-                ("busy", "Waited too long for exclusive access (wait_timeout)", text)
-            }
-            End::Stopping => {
-                let text = "The server stops, and nobody gets the access any more: call again when \
-                            it has started again";
-                ("stopping", "The server stopped while a client waited for access", text.into())
-            }
-            End::Left => {
-                let text = "The client left the line while this call waited in it";
-                ("left", text, text.into())
-            }
-            End::Disconnected => {
-                let text = "The client disconnected while this call waited for the access";
-                ("disconnected", text, text.into())
-            }
-        };
-        Self::with_code(code, text).with_reason(reason)
     }
 }
 

@@ -1,13 +1,12 @@
 //! The line as its clients see it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex};
 use std::task::{self, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -230,41 +229,72 @@ fn options_that_cannot_work_are_refused() {
     );
 }
 
+/// The places whose calls are at work, with the number of those.
+type Places = Mutex<BTreeMap<usize, u32>>;
+
+/// A call at work, until it is dropped.
+struct AtWork<'a>(usize, &'a Places);
+
+impl<'a> AtWork<'a> {
+    const PLACES: usize = 2;
+
+    fn begin(turn: &Turn, places: &'a Places) -> Self {
+        let mut at_work = places.lock().expect("not poisoned");
+        *at_work.entry(turn.place()).or_default() += 1;
+        assert!(at_work.len() <= Self::PLACES, "{at_work:?}");
+        Self(turn.place(), places)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        let mut at_work = self.1.lock().expect("not poisoned");
+        let calls = at_work.get_mut(&self.0).expect("it has begun");
+        *calls -= 1;
+        if *calls == 0 {
+            at_work.remove(&self.0);
+        }
+    }
+}
+
 #[test]
 fn never_more_clients_than_places_are_at_work_on_many_threads() {
-    const PLACES: usize = 2;
-    let exclusive = Arc::new(Exclusive::new().places(PLACES).idle_timeout(SECOND / 1000));
-    let at_work: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
-    let runs = Arc::new(AtomicUsize::new(0));
-    let threads: Vec<_> = (0..8)
-        .map(|number| {
-            let (exclusive, at_work, runs) = (exclusive.clone(), at_work.clone(), runs.clone());
-            thread::spawn(move || {
-                let mut rng = fastrand::Rng::with_seed(number);
+    let exclusive = Exclusive::new().places(AtWork::PLACES).idle_timeout(SECOND / 1000);
+    let at_work = Places::default();
+    thread::scope(|scope| {
+        // Calls whose clients may leave before they end, and while they do.
+        let (sender, late) = mpsc::channel::<(AtWork, Turn)>();
+        scope.spawn(move || late.into_iter().for_each(drop));
+        for seed in 0..8 {
+            let (exclusive, at_work, late) = (&exclusive, &at_work, sender.clone());
+            let call = |client: &Context| match exclusive.admit(client) {
+                Admission::Now(turn) => turn,
+                Admission::Later(wait) => smol::block_on(wait).expect("its turn"),
+            };
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(seed);
                 for _ in 0..300 {
                     let client = context();
                     for _ in 0..rng.usize(1..4) {
-                        let turn = match exclusive.admit(&client) {
-                            Admission::Now(turn) => turn,
-                            Admission::Later(wait) => smol::block_on(wait).expect("its turn"),
-                        };
-                        at_work.lock().expect("not poisoned").insert(client.connection_id());
+                        let turn = call(&client);
+                        let working = AtWork::begin(&turn, at_work);
+                        if rng.bool() {
+                            let turn = call(&client);
+                            late.send((AtWork::begin(&turn, at_work), turn)).expect("it listens");
+                        }
                         thread::yield_now();
-                        let mut at_work = at_work.lock().expect("not poisoned");
-                        assert!(at_work.len() <= PLACES, "{at_work:?}");
-                        at_work.remove(&client.connection_id());
-                        drop(at_work);
-                        drop(turn);
-                        runs.fetch_add(1, Ordering::SeqCst);
+                        if rng.bool() {
+                            exclusive.leave(&client);
+                        }
+                        drop((working, turn));
                     }
                     client.mark_gone();
                     exclusive.disconnected(&client);
                 }
-            })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    assert!(runs.load(Ordering::SeqCst) >= 8 * 300);
+            });
+        }
+    });
+    assert_eq!(*at_work.lock().expect("not poisoned"), BTreeMap::new());
     check_empty(&exclusive);
 }
 

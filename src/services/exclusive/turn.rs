@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::Instant;
 
-use super::line::{End, Holder, Line, Place, Polled};
+use super::end::End;
+use super::holder::Holder;
+use super::line::{Line, Place, Polled};
 use super::{Admission, Options};
 use crate::time::{self, Sleep};
 use crate::{Context, RpcError};
@@ -62,6 +64,14 @@ impl Drop for Turn {
         if self.holder.end_call() {
             self.shared.change(Line::free);
         }
+    }
+}
+
+#[cfg(test)]
+impl Turn {
+    /// Tells the places apart that are taken.
+    pub(super) fn place(&self) -> usize {
+        Arc::as_ptr(&self.holder).addr()
     }
 }
 
