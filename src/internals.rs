@@ -1,14 +1,17 @@
-//! The byte layer as the benchmarks and the load generator of this repository see it. No part of
+//! The byte layer and handlers as the benchmarks and the load generator of this repository see it. No part of
 //! the API: what is here changes with any release.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures_rustls::rustls::ClientConfig;
 
+use crate::net::address::Origin;
 use crate::net::tls::{self, KeyPair, Trust};
+use crate::server::handler::{Answer, Closure, Peer};
 use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope};
-use crate::{Error, Value};
+use crate::{Context, Error, Handler, Reply, Value};
 
 /// Finds where messages end.
 #[derive(Debug)]
@@ -72,6 +75,49 @@ impl Sealer {
     /// Returns the message in an envelope if its signature is right.
     pub fn open<'a>(&self, envelope: &'a [u8]) -> Option<&'a [u8]> {
         envelope::open(envelope, &self.0)
+    }
+}
+
+/// A handler without a server: what a message costs between its bytes and those of its reply.
+pub struct Answering {
+    handler: Box<dyn Handler>,
+    context: Context,
+}
+
+impl Answering {
+    /// Takes a handler that answers at once.
+    pub fn new(handler: impl Handler) -> Self {
+        let peer = Peer { origin: Origin(None), tls: false, identity: None };
+        Self { handler: Box::new(handler), context: Context::new(peer, false) }
+    }
+
+    /// Takes a closure, as [`Server::new`](crate::Server::new) does.
+    pub fn closure<F, R, M>(handler: F) -> Self
+    where
+        F: Fn(Value) -> R + Send + Sync + 'static,
+        R: Reply<M>,
+        M: 'static,
+    {
+        Self::new(Closure::new(handler))
+    }
+
+    /// Decodes a message, calls the handler, and appends its reply.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the message, the handler's error, or that it does not answer at once.
+    pub fn answer(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        match self.handler.call(decode(message)?, &self.context).0 {
+            Answer::Ready(Ok(value)) => encode(&value, out),
+            Answer::Ready(Err(error)) => Err(error.message().to_owned()),
+            Answer::Later(_) | Answer::Written => Err("no answer at hand".to_owned()),
+        }
+    }
+}
+
+impl fmt::Debug for Answering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Answering").field(&self.handler.name()).finish()
     }
 }
 
