@@ -20,7 +20,7 @@ use crate::net::reactor::Deferred;
 use crate::net::stream::Transport;
 use crate::server::budget::Budget;
 use crate::server::handler::{self, Closure, Peer};
-use crate::server::hooks::Hooks;
+use crate::server::life_cycle::LifeCycle;
 use crate::server::raw::RawHandler;
 use crate::server::service::{AnyHandler, Refusal, Service, Timeouts};
 use crate::server::session::{Ending, Session, Shared};
@@ -71,7 +71,7 @@ pub fn session(data: &[u8]) {
             handler: Some(SECOND),
         },
         metrics: None,
-        hooks: Hooks::default(),
+        life_cycle: LifeCycle::default(),
     });
     let sent = input.rest();
     let replies = Rc::default();

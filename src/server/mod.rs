@@ -7,7 +7,7 @@ pub(crate) mod budget;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
-pub(crate) mod hooks;
+pub(crate) mod life_cycle;
 mod limits;
 mod presence;
 mod queue;
@@ -32,7 +32,7 @@ use crate::net::tls::KeyPair;
 use crate::wire::Secret;
 use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
-use hooks::{Hooks, OnStop};
+use life_cycle::{LifeCycle, OnStop};
 use limits::Limits;
 use raw::RawHandler;
 use service::AnyHandler;
@@ -67,7 +67,7 @@ pub struct Server {
     metrics_port: u16,
     debug: bool,
     after_start: Vec<AfterStart>,
-    hooks: Hooks,
+    life_cycle: LifeCycle,
     on_stop: Vec<OnStop>,
 }
 
@@ -176,7 +176,7 @@ impl Server {
             metrics_port: endpoint::DEFAULT_PORT,
             debug: false,
             after_start: Vec::new(),
-            hooks: Hooks::default(),
+            life_cycle: LifeCycle::default(),
             on_stop: Vec::new(),
         }
     }
@@ -331,8 +331,8 @@ impl fmt::Debug for Server {
             .field("metrics_port", &self.metrics_port)
             .field("debug", &self.debug)
             .field("after_start", &self.after_start.len())
-            .field("on_connect", &self.hooks.on_connect.len())
-            .field("on_disconnect", &self.hooks.on_disconnect.len())
+            .field("on_connect", &self.life_cycle.on_connect.len())
+            .field("on_disconnect", &self.life_cycle.on_disconnect.len())
             .field("on_stop", &self.on_stop.len())
             .finish()
     }

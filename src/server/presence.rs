@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::handler::{Context, Handler};
-use super::hooks::{self, OnStop};
+use super::life_cycle::{self, OnStop};
 use super::service::{AnyHandler, Service};
 
 /// A connection from which messages may come. Dropped when no more can, which tells the program so.
@@ -17,13 +17,13 @@ impl Presence {
     /// Tells the program of a connection, and makes its state.
     pub(super) fn begin(service: &Arc<Service>, context: &Context) -> Self {
         let presence = Self { service: service.clone(), context: context.clone() };
-        for hook in &service.hooks.on_connect {
-            if let Some(state) = hooks::call("on_connect", || hook(context)).flatten() {
+        for hook in &service.life_cycle.on_connect {
+            if let Some(state) = life_cycle::call("on_connect", || hook(context)).flatten() {
                 context.keep(state);
             }
         }
         if let Some(handler) = handler(service) {
-            hooks::call("Handler::connected", || handler.connected(context));
+            life_cycle::call("Handler::connected", || handler.connected(context));
         }
         presence
     }
@@ -33,10 +33,10 @@ impl Drop for Presence {
     fn drop(&mut self) {
         self.context.mark_gone();
         if let Some(handler) = handler(&self.service) {
-            hooks::call("Handler::disconnected", || handler.disconnected(&self.context));
+            life_cycle::call("Handler::disconnected", || handler.disconnected(&self.context));
         }
-        for hook in &self.service.hooks.on_disconnect {
-            hooks::call("on_disconnect", || hook(&self.context));
+        for hook in &self.service.life_cycle.on_disconnect {
+            life_cycle::call("on_disconnect", || hook(&self.context));
         }
     }
 }
@@ -50,10 +50,10 @@ pub(super) struct Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         if let Some(handler) = handler(&self.service) {
-            hooks::call("Handler::stopping", || handler.stopping());
+            life_cycle::call("Handler::stopping", || handler.stopping());
         }
         for hook in self.on_stop.drain(..) {
-            hooks::call("on_stop", hook);
+            life_cycle::call("on_stop", hook);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::RpcError;
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
 use crate::server::handler::{Answer, Context, Handler, not_serialized};
-use crate::server::hooks::Hooks;
+use crate::server::life_cycle::LifeCycle;
 use crate::server::raw::{RawHandler, RawMessage, RawReply};
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
@@ -34,7 +34,7 @@ pub(crate) struct Service {
     pub(crate) budget: Arc<Budget>,
     pub(crate) timeouts: Timeouts,
     pub(crate) metrics: Option<ServerMetrics>,
-    pub(crate) hooks: Hooks,
+    pub(crate) life_cycle: LifeCycle,
 }
 
 /// How long the phases of a connection may last.

@@ -118,7 +118,7 @@ impl Server {
             budget: self.limits.max_memory_bytes.map_or_else(Budget::of_process, Budget::new),
             timeouts: self.limits.timeouts,
             metrics: metrics.clone(),
-            hooks: self.hooks,
+            life_cycle: self.life_cycle,
         };
         let service = Arc::new(service);
         let drain_timeout = self.limits.drain_timeout;

@@ -18,7 +18,7 @@ use super::network::{self, Weather};
 use crate::net::address::Origin;
 use crate::server::budget::Budget;
 use crate::server::handler::{Closure, Context, Handler, Peer};
-use crate::server::hooks::Hooks;
+use crate::server::life_cycle::LifeCycle;
 use crate::server::service::{AnyHandler, Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
@@ -102,7 +102,7 @@ impl Server {
             budget: options.budget,
             timeouts: options.timeouts,
             metrics: None,
-            hooks: Hooks::default(),
+            life_cycle: LifeCycle::default(),
         };
         let network = world.network.clone();
         let stop = Stop::new(move || network.undelivered());

@@ -11,7 +11,7 @@ use crate::Context;
 
 /// The callbacks that concern connections, in the order in which they were given.
 #[derive(Default)]
-pub(crate) struct Hooks {
+pub(crate) struct LifeCycle {
     pub(super) on_connect: Vec<OnConnect>,
     pub(super) on_disconnect: Vec<OnDisconnect>,
 }
@@ -61,7 +61,7 @@ impl Server {
         F: Fn(&Context) -> T + Send + Sync + 'static,
         T: Any + Send + Sync,
     {
-        self.hooks.on_connect.push(Box::new(move |context| {
+        self.life_cycle.on_connect.push(Box::new(move |context| {
             let state: State = Box::new(hook(context)); // allocates nothing for ()
             (!state.is::<()>()).then_some(state)
         }));
@@ -72,7 +72,7 @@ impl Server {
     /// when its peer sends no more, when it is lost, or when the server closes it, whichever comes
     /// first. Handlers of its earlier messages may still run, and their replies be written.
     pub fn on_disconnect(mut self, hook: impl Fn(&Context) + Send + Sync + 'static) -> Self {
-        self.hooks.on_disconnect.push(Box::new(hook));
+        self.life_cycle.on_disconnect.push(Box::new(hook));
         self
     }
 
