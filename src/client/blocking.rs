@@ -61,6 +61,9 @@ impl Client {
         max_message_bytes(bytes: usize);
         max_depth(depth: usize);
         max_items(items: usize);
+        before(hook: impl Fn(&mut Value) -> Result<(), Error> + Send + Sync + 'static);
+        after(hook: impl Fn(&mut Value, Duration) + Send + Sync + 'static);
+        on_error(hook: impl Fn(&Error, Duration) + Send + Sync + 'static);
         metrics();
         metrics_port(port: u16);
         metrics_host(host: impl Into<String>);

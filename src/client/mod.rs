@@ -1,10 +1,12 @@
-//! The client and its options. A call is in `open`; its connection comes from `pool`, or with
-//! `pipelined` from `pipeline`, and how one is made is in `connect`.
+//! The client and its options; those that run around each call are in `hooks`. A call is in `open`;
+//! its connection comes from `pool`, or with `pipelined` from `pipeline`, and how one is made is in
+//! `connect`.
 
 pub mod blocking;
 
 pub(crate) mod connect;
 pub(crate) mod deadline;
+mod hooks;
 pub(crate) mod link;
 pub(crate) mod open;
 mod permits;
@@ -28,6 +30,7 @@ use crate::wire::{Limits, Secret, encode};
 use crate::{Error, Phase, Value, from_value};
 use connect::ConnectOptions;
 use deadline::Deadline;
+use hooks::Hooks;
 use open::OpenClient;
 
 /// A client that sends MessagePack messages and gets the replies.
@@ -71,6 +74,7 @@ pub struct Client {
 pub(crate) struct Options {
     host: String,
     port: u16,
+    hooks: Hooks,
     timeout: Option<Duration>,
     connect: ConnectOptions,
     /// The calls that a connection may have on their way: `pipelined`.
@@ -95,6 +99,7 @@ impl Client {
         let options = Options {
             host: host.into(),
             port,
+            hooks: Hooks::default(),
             timeout: None,
             connect: ConnectOptions::default(),
             depth: 1,
@@ -357,11 +362,11 @@ impl Client {
     /// - [`Error::Config`], [`Error::Bind`]: the options cannot work; nothing was sent.
     pub async fn send(&self, message: impl Into<Value>) -> Result<Value, Error> {
         let message = message.into();
-        let mut packed = Vec::with_capacity(128);
-        encode::message(&message, &mut packed)
-            .map_err(|error| Error::Protocol(error.to_string()))?;
-        drop(message);
-        self.exchange(packed).await
+        let hooks = &self.options.hooks;
+        match hooks.is_empty() {
+            true => self.call(message).await,
+            false => hooks.around(message, async |message| self.call(message).await).await,
+        }
     }
 
     /// Sends a message of any type that implements [`Serialize`], and makes a type of the
@@ -397,6 +402,15 @@ impl Client {
         Resp: DeserializeOwned,
     {
         from_value(&self.send(crate::to_value(message)?).await?)
+    }
+
+    /// Sends a message as the hooks before it have left it, and reads its reply.
+    async fn call(&self, message: Value) -> Result<Value, Error> {
+        let mut packed = Vec::with_capacity(128);
+        encode::message(&message, &mut packed)
+            .map_err(|error| Error::Protocol(error.to_string()))?;
+        drop(message);
+        self.exchange(packed).await
     }
 
     /// Sends one packed message and reads its reply.

@@ -1,12 +1,13 @@
-//! The server and its options; those that limit what peers may cost are in `limits`. How it starts
-//! is in `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
-//! `service`.
+//! The server and its options; those that limit what peers may cost are in `limits`, those that run
+//! around each call in `hooks`. How it starts is in `start`, how it stops in `stop`, what happens to a
+//! connection in `session`, to a message in `service`.
 
 mod admission;
 pub(crate) mod budget;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
+mod hooks;
 mod limits;
 mod queue;
 pub(crate) mod raw;
@@ -29,6 +30,7 @@ use crate::net::tls::KeyPair;
 use crate::wire::Secret;
 use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
+use hooks::Hooks;
 use limits::Limits;
 use raw::RawHandler;
 use service::AnyHandler;
@@ -53,6 +55,7 @@ pub struct Server {
     host: String,
     port: u16,
     handler: AnyHandler,
+    hooks: Hooks,
     threads: Option<usize>,
     limits: Limits,
     auth_secret: Option<Secret>,
@@ -160,6 +163,7 @@ impl Server {
             host,
             port,
             handler,
+            hooks: Hooks::default(),
             threads: None,
             limits: Limits::default(),
             auth_secret: None,
@@ -312,6 +316,7 @@ impl fmt::Debug for Server {
             .field("host", &self.host)
             .field("port", &self.port)
             .field("handler", &self.handler.name())
+            .field("hooks", &self.hooks)
             .field("threads", &self.threads)
             .field("limits", &self.limits)
             .field("auth_secret", &self.auth_secret)

@@ -25,7 +25,8 @@ fn client(server: &ServerHandle) -> Client {
 
 #[test]
 fn every_option_of_a_client_has_the_default_that_its_docs_state() {
-    let expected = "Client(Options { host: \"h\", port: 1, timeout: None, \
+    let expected = "Client(Options { host: \"h\", port: 1, hooks: Hooks { before: 0, after: 0, on_error: 0 }, \
+         timeout: None, \
          connect: ConnectOptions { con_max_retries: 5, tls_handshake_timeout: 5s, \
          tcp: TcpOptions { keepalive: 60s, nodelay: true } }, depth: 1, max_connections: 64, connection_lifetime: None, \
          idempotent_retries: 3, \
