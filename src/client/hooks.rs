@@ -57,11 +57,11 @@ impl Client {
     /// Defaults to none.
     ///
     /// ```
-    /// use arrpc::{Client, Server, value};
+    /// use arrpc::{Client, Server, Value, value};
     ///
     /// let server = Server::new("127.0.0.1", 0, |message| message).start_background()?;
     /// let client = Client::new("127.0.0.1", server.local_addr().port()).before(|message| {
-    ///     if let Some(entries) = message.as_map_mut() {
+    ///     if let Value::Map(entries) = message {
     ///         entries.push((value!("token"), value!("4f1d")));
     ///     }
     ///     Ok(())

@@ -204,3 +204,18 @@ impl Hooked {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_with_hooks_has_its_own_name() {
+        fn greet(_: Value) -> &'static str {
+            "hello"
+        }
+        let server = Server::new("h", 1, greet).before(|_, _| Ok(()));
+        let handler = server.hooks.around(server.handler).expect("it gets values");
+        assert_eq!(handler.name(), "greet");
+    }
+}

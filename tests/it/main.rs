@@ -12,6 +12,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod command;
 mod cuts;
+mod hooks;
 mod lifecycle;
 mod limits;
 mod pipelined;
