@@ -53,6 +53,7 @@ impl Client {
         tcp_keepalive(interval: Duration);
         tcp_nodelay(at_once: bool);
         idempotent_retries(retries: u32);
+        idempotent_retries_endless();
         auth_secret(secret: impl AsRef<[u8]>);
         tls();
         tls_cafile(cafile: impl Into<PathBuf>);

@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod pipelined;
 mod raw_handler;
+mod retries;
 mod session;
 mod tls;
 #[cfg(unix)]
