@@ -18,6 +18,7 @@ mod limits;
 mod pipelined;
 mod raw_handler;
 mod retries;
+mod secrets;
 mod session;
 mod tls;
 #[cfg(unix)]
