@@ -354,12 +354,9 @@ fn a_dropped_call_is_seen_by_no_hook_behind_it() {
         Server::new(HOST, 0, move |message: Value| {
             let entered = entered.clone();
             async move {
-                match message.as_u64() {
-                    Some(1) => {
-                        let _ = entered.send(()).await;
-                        pending::<()>().await;
-                    }
-                    _ => {}
+                if message.as_u64() == Some(1) {
+                    let _ = entered.send(()).await;
+                    pending::<()>().await;
                 }
                 message
             }
