@@ -25,7 +25,7 @@ fn a_request_takes_no_more_memory_than_its_value_and_its_reply() {
     let _profiler = dhat::Profiler::builder().testing().build();
     let got_it = || Server::new(HOST, 0, |_| "got it");
     let metrics = |server: Server| server.metrics_host(HOST).metrics_port(0);
-    let later = Server::new(HOST, 0, |_: Value| async { "got it" });
+    let later = || Server::new(HOST, 0, |_: Value| async { "got it" });
     let raw = || Server::raw(HOST, 0, |_, reply| reply.write_bytes(REPLY));
     let got = |what, server, message: &[u8], blocks| check(what, server, message, REPLY, blocks);
     // A map, its two texts, and the text of the reply.
@@ -33,8 +33,13 @@ fn a_request_takes_no_more_memory_than_its_value_and_its_reply() {
     got("metrics", metrics(got_it()), MESSAGE, 4);
     got("signed", got_it().auth_secret(SECRET), &sealed(), 4);
     got("signed, metrics", metrics(got_it().auth_secret(SECRET)), &sealed(), 4);
+    let with_hooks =
+        |server: Server| server.before(|_, _| Ok(())).after(|_, _, _| {}).on_error(|_, _, _| {});
+    got("hooks", with_hooks(got_it()), MESSAGE, 4);
     // The handler's future.
-    got("async", later, MESSAGE, 5);
+    got("async", later(), MESSAGE, 5);
+    // And that of the hooks behind it.
+    got("async, hooks", with_hooks(later()), MESSAGE, 6);
     got("raw", raw(), MESSAGE, 0);
     got("raw, signed, metrics", metrics(raw().auth_secret(SECRET)), &sealed(), 0);
 

@@ -33,9 +33,10 @@ pub(crate) struct Arguments {
     con_max_retries: u32,
 
     /// How often to send the message again if its connection ends before the reply: only for
-    /// messages that may run more than once; ten times at the most
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    idempotent_retries: u32,
+    /// messages that may run more than once; ten times at the most, or with -1 until there is a
+    /// reply or the --timeout is over, also if nothing listens
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    retries: Retries,
 
     /// Print the reply on several lines, indented [default: on one line]
     #[arg(long)]
@@ -88,6 +89,27 @@ impl FromStr for Message {
     }
 }
 
+/// A number of them, or -1 for no end.
+#[derive(Clone, Copy)]
+enum Retries {
+    Endless,
+    AtMost(u32),
+}
+
+impl FromStr for Retries {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "-1" => Ok(Self::Endless),
+            text => text
+                .parse()
+                .map(Self::AtMost)
+                .map_err(|_| "write a whole number, or -1 for no end".to_owned()),
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let secret = arguments.security.auth_secret()?;
     let message = match &arguments.message {
@@ -120,12 +142,15 @@ fn client(arguments: &Arguments, secret: Option<&[u8]>) -> Client {
         .security
         .client(&arguments.address, secret)
         .con_max_retries(arguments.con_max_retries)
-        .idempotent_retries(arguments.idempotent_retries)
         .max_message_bytes(arguments.max_message_bytes)
         .max_depth(arguments.max_depth)
         .max_items(arguments.max_items)
         .tls_handshake_timeout(arguments.tls_handshake_timeout)
         .tcp_keepalive(arguments.tcp_keepalive);
+    let client = match arguments.retries {
+        Retries::Endless => client.idempotent_retries_endless(),
+        Retries::AtMost(retries) => client.idempotent_retries(retries),
+    };
     match arguments.timeout {
         None => client,
         Some(timeout) => client.timeout(timeout),

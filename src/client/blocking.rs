@@ -53,6 +53,7 @@ impl Client {
         tcp_keepalive(interval: Duration);
         tcp_nodelay(at_once: bool);
         idempotent_retries(retries: u32);
+        idempotent_retries_endless();
         auth_secret(secret: impl AsRef<[u8]>);
         tls();
         tls_cafile(cafile: impl Into<PathBuf>);
@@ -61,6 +62,9 @@ impl Client {
         max_message_bytes(bytes: usize);
         max_depth(depth: usize);
         max_items(items: usize);
+        before(hook: impl Fn(&mut Value) -> Result<(), Error> + Send + Sync + 'static);
+        after(hook: impl Fn(&mut Value, Duration) + Send + Sync + 'static);
+        on_error(hook: impl Fn(&Error, Duration) + Send + Sync + 'static);
         metrics();
         metrics_port(port: u16);
         metrics_host(host: impl Into<String>);

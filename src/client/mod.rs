@@ -1,10 +1,12 @@
-//! The client and its options. A call is in `open`; its connection comes from `pool`, or with
-//! `pipelined` from `pipeline`, and how one is made is in `connect`.
+//! The client and its options; those that run around each call are in `hooks`. A call is in `open`;
+//! its connection comes from `pool`, or with `pipelined` from `pipeline`, and how one is made is in
+//! `connect`.
 
 pub mod blocking;
 
 pub(crate) mod connect;
 pub(crate) mod deadline;
+mod hooks;
 pub(crate) mod link;
 pub(crate) mod open;
 mod permits;
@@ -28,7 +30,9 @@ use crate::wire::{Limits, Secret, encode};
 use crate::{Error, Phase, Value, from_value};
 use connect::ConnectOptions;
 use deadline::Deadline;
+use hooks::Hooks;
 use open::OpenClient;
+use retry::Retries;
 
 /// A client that sends MessagePack messages and gets the replies.
 ///
@@ -71,13 +75,14 @@ pub struct Client {
 pub(crate) struct Options {
     host: String,
     port: u16,
+    hooks: Hooks,
     timeout: Option<Duration>,
     connect: ConnectOptions,
     /// The calls that a connection may have on their way: `pipelined`.
     depth: usize,
     max_connections: usize,
     connection_lifetime: Option<Duration>,
-    idempotent_retries: u32,
+    idempotent_retries: Retries,
     limits: Limits,
     auth_secret: Option<Secret>,
     tls: Vec<Trust>,
@@ -95,12 +100,13 @@ impl Client {
         let options = Options {
             host: host.into(),
             port,
+            hooks: Hooks::default(),
             timeout: None,
             connect: ConnectOptions::default(),
             depth: 1,
             max_connections: 64,
             connection_lifetime: None,
-            idempotent_retries: 3,
+            idempotent_retries: Retries::AtMost(3),
             limits: Limits { max_bytes: 64 << 20, max_depth: 128, max_items: 1 << 20 },
             auth_secret: None,
             tls: Vec::new(),
@@ -216,19 +222,45 @@ impl Client {
         self.with(|options| options.connect.tcp.nodelay = at_once)
     }
 
-    /// Sets how often an [`idempotent`](Self::idempotent) call may be sent again. All such calls of
-    /// a client together: one for ten calls in the long run, after ten to begin with.
+    /// Sets how often an [`idempotent`](Self::idempotent) call may be sent again if its connection
+    /// is lost; 0 for never. All such calls of a client together: one for ten calls in the long
+    /// run, after ten to begin with.
     ///
     /// Defaults to 3.
     pub fn idempotent_retries(self, retries: u32) -> Self {
-        self.with(|options| options.idempotent_retries = retries)
+        self.with(|options| options.idempotent_retries = Retries::AtMost(retries))
+    }
+
+    /// Lets an [`idempotent`](Self::idempotent) call be sent again and again, until it has a reply
+    /// or its [`timeout`](Self::timeout) is over: also if no connection comes about, and however
+    /// many calls do so. Without a timeout that is for ever, also for a host or port that is
+    /// misspelt. The pauses are those of [`con_max_retries`](Self::con_max_retries).
+    ///
+    /// For calls that must outlive a server which is away for longer. Instead of
+    /// [`idempotent_retries`](Self::idempotent_retries): the last of the two that is called counts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use arrpc::{Client, Server, value};
+    ///
+    /// let server = Server::new("127.0.0.1", 0, |message| message).start_background()?;
+    /// let client = Client::new("127.0.0.1", server.local_addr().port())
+    ///     .timeout(Duration::from_secs(3600))
+    ///     .idempotent_retries_endless();
+    /// let reply = smol::block_on(client.idempotent().send(value!({"get": 7})))?;
+    /// assert_eq!(reply, value!({"get": 7}));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    pub fn idempotent_retries_endless(self) -> Self {
+        self.with(|options| options.idempotent_retries = Retries::Endless)
     }
 
     /// Returns this client, with its connections, for calls that may run more than once. If the
     /// connection of such a call ends before the reply, the call is sent again, after a pause of
-    /// 50 ms and more, [`idempotent_retries`](Self::idempotent_retries) times at the most, and
-    /// never beyond its `timeout`. An error then tells of the last attempt; an earlier one may have
-    /// run.
+    /// 50 ms and more, [`idempotent_retries`](Self::idempotent_retries) times at the most, or
+    /// [without end](Self::idempotent_retries_endless), and never beyond its `timeout`. An error
+    /// then tells of the last attempt; an earlier one may have run.
     ///
     /// ```
     /// use arrpc::{Client, Server, value};
@@ -357,11 +389,11 @@ impl Client {
     /// - [`Error::Config`], [`Error::Bind`]: the options cannot work; nothing was sent.
     pub async fn send(&self, message: impl Into<Value>) -> Result<Value, Error> {
         let message = message.into();
-        let mut packed = Vec::with_capacity(128);
-        encode::message(&message, &mut packed)
-            .map_err(|error| Error::Protocol(error.to_string()))?;
-        drop(message);
-        self.exchange(packed).await
+        let hooks = &self.options.hooks;
+        match hooks.is_empty() {
+            true => self.transmit(message).await,
+            false => hooks.around(message, async |message| self.transmit(message).await).await,
+        }
     }
 
     /// Sends a message of any type that implements [`Serialize`], and makes a type of the
@@ -397,6 +429,15 @@ impl Client {
         Resp: DeserializeOwned,
     {
         from_value(&self.send(crate::to_value(message)?).await?)
+    }
+
+    /// Sends a message as the hooks before it have left it, and reads its reply.
+    async fn transmit(&self, message: Value) -> Result<Value, Error> {
+        let mut packed = Vec::with_capacity(128);
+        encode::message(&message, &mut packed)
+            .map_err(|error| Error::Protocol(error.to_string()))?;
+        drop(message);
+        self.exchange(packed).await
     }
 
     /// Sends one packed message and reads its reply.

@@ -1,6 +1,7 @@
 //! A client at work: its options checked and loaded, and a call from its packed message to its
 //! reply.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -189,13 +190,13 @@ impl<C: Connect> OpenClient<C> {
         let mut retries = 0;
         loop {
             let received = self.exchange_once(request, deadline).await;
-            let Err(Error::Disconnected { source, .. }) = &received else { return received };
-            if !self.retries.withdraw(retries) {
+            let Err(error) = &received else { return received };
+            if !self.retries.allows(error, retries) {
                 return received;
             }
-            retries += 1;
+            retries = retries.saturating_add(1);
             let server = self.address();
-            tracing::debug!(%server, retries, error = %source, "connection lost, sending again");
+            tracing::debug!(%server, retries, %error, cause = error.source(), "sending again");
             pause(retries, deadline).await?;
         }
     }

@@ -1,5 +1,6 @@
-//! The server and its options; those that limit what peers may cost are in `limits`, the callbacks in
-//! `hooks`. How it starts is in `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
+//! The server and its options; those that limit what peers may cost are in `limits`, the callbacks
+//! for its life in `life_cycle`, those that run around each call in `hooks`. How it starts is in
+//! `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
 //! `service`.
 
 mod admission;
@@ -7,6 +8,7 @@ pub(crate) mod budget;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
+mod hooks;
 pub(crate) mod life_cycle;
 mod limits;
 mod presence;
@@ -32,6 +34,7 @@ use crate::net::tls::KeyPair;
 use crate::wire::Secret;
 use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
+use hooks::Hooks;
 use life_cycle::{LifeCycle, OnStop};
 use limits::Limits;
 use raw::RawHandler;
@@ -57,6 +60,7 @@ pub struct Server {
     host: String,
     port: u16,
     handler: AnyHandler,
+    hooks: Hooks,
     threads: Option<usize>,
     limits: Limits,
     auth_secret: Option<Secret>,
@@ -166,6 +170,7 @@ impl Server {
             host,
             port,
             handler,
+            hooks: Hooks::default(),
             threads: None,
             limits: Limits::default(),
             auth_secret: None,
@@ -321,6 +326,7 @@ impl fmt::Debug for Server {
             .field("host", &self.host)
             .field("port", &self.port)
             .field("handler", &self.handler.name())
+            .field("hooks", &self.hooks)
             .field("threads", &self.threads)
             .field("limits", &self.limits)
             .field("auth_secret", &self.auth_secret)

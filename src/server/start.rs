@@ -87,7 +87,8 @@ impl Server {
             return config("threads must be 1 at least");
         }
         self.limits.check()?;
-        if let AnyHandler::Values(handler) = &self.handler {
+        let handler = self.hooks.around(self.handler)?;
+        if let AnyHandler::Values(handler) = &handler {
             handler.check()?;
         }
         let address = Address::new(&self.host, self.port)?;
@@ -108,10 +109,10 @@ impl Server {
                 endpoint::open(host, port).map_err(bind_error(join_host_port(host, port)))?;
             metrics_addr = Some(opened);
             let signed = self.auth_secret.is_some();
-            metrics = Some(metrics::server(self.handler.name(), signed, tls.is_some()));
+            metrics = Some(metrics::server(handler.name(), signed, tls.is_some()));
         }
         let service = Service {
-            handler: self.handler,
+            handler,
             secret: self.auth_secret,
             limits: self.limits.message,
             max_in_flight: self.limits.max_in_flight,

@@ -16,7 +16,7 @@ use async_channel::{Sender, unbounded};
 use smol::Timer;
 use smol::future::FutureExt;
 
-use crate::loopback::{ReservedPort, cert, echo, raw_server, read_byte, start};
+use crate::loopback::{ReservedPort, cert, echo, flaky_server, raw_server, read_byte, start};
 use crate::raw::PATIENCE;
 
 fn client(server: &ServerHandle) -> Client {
@@ -25,10 +25,11 @@ fn client(server: &ServerHandle) -> Client {
 
 #[test]
 fn every_option_of_a_client_has_the_default_that_its_docs_state() {
-    let expected = "Client(Options { host: \"h\", port: 1, timeout: None, \
+    let expected = "Client(Options { host: \"h\", port: 1, hooks: Hooks { before: 0, after: 0, on_error: 0 }, \
+         timeout: None, \
          connect: ConnectOptions { con_max_retries: 5, tls_handshake_timeout: 5s, \
          tcp: TcpOptions { keepalive: 60s, nodelay: true } }, depth: 1, max_connections: 64, connection_lifetime: None, \
-         idempotent_retries: 3, \
+         idempotent_retries: AtMost(3), \
          limits: Limits { max_bytes: 67108864, max_depth: 128, max_items: 1048576 }, \
          auth_secret: None, tls: [], tls_client_cert: None, metrics: false, \
          metrics_host: \"0.0.0.0\", metrics_port: 9095, debug: false })";
@@ -204,23 +205,6 @@ fn a_late_reply_is_never_handed_to_the_next_call() {
             passed.recv().await.expect("the server lives"); // else the next one may take its turn
         }
     });
-}
-
-/// A server that ends each of its first connections behind one request, and answers the others;
-/// returns its port, and the requests that it has received.
-fn flaky_server(flaky: usize) -> (u16, Arc<AtomicUsize>) {
-    let received = Arc::new(AtomicUsize::new(0));
-    let counted = received.clone();
-    let port = raw_server(move |number, mut stream| {
-        while read_byte(&mut stream).is_some() {
-            counted.fetch_add(1, Ordering::SeqCst);
-            if number < flaky {
-                break;
-            }
-            stream.write_all(b"\x07").expect("open");
-        }
-    });
-    (port, received)
 }
 
 #[test]

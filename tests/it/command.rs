@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write, read_to_string};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{self, Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use arrpc::{RpcError, Server};
 use socket2::SockRef;
 
+use crate::loopback::flaky_server;
 use crate::peers::RUN_LIMIT;
 
 const TLS: [&str; 4] = ["--tls-cert", "certs/server.crt", "--tls-key", "certs/server.key"];
@@ -67,6 +69,25 @@ fn a_server_that_cannot_be_reached_is_exit_code_3() {
     let sent = run(arrpc(&["send", "127.0.0.1:1", "1", "--con-max-retries", "2"]), "");
     let text = "arrpc: Failed to connect to 127.0.0.1:1 with 2 attempts: Connection refused";
     sent.check(3, &[text, "hint: nothing listens there; is the server running?"]);
+}
+
+#[test]
+fn a_message_is_sent_again_as_often_as_retries_says() {
+    for (lost, retries, code, times) in
+        [(1, "0", 7, 1), (1, "1", 0, 2), (2, "1", 7, 2), (2, "-1", 0, 3), (usize::MAX, "2", 7, 3)]
+    {
+        let (port, received) = flaky_server(lost);
+        let addr = format!("127.0.0.1:{port}");
+        let sent = run(arrpc(&["send", &addr, "1", "--retries", retries]), "");
+        assert_eq!(sent.code, code, "{lost} lost, --retries {retries}: {sent:?}");
+        assert_eq!(received.load(Ordering::SeqCst), times, "{lost} lost, --retries {retries}");
+    }
+    let endless = ["send", "127.0.0.1:1", "1", "--retries", "-1", "--timeout", "0.2"];
+    run(arrpc(&endless), "").check(5, &["arrpc: Timed out"]);
+    for malformed in ["-2", "1.5", "often"] {
+        let sent = run(arrpc(&["send", "127.0.0.1:1", "1", "--retries", malformed]), "");
+        sent.check(2, &["--retries", "write a whole number, or -1 for no end"]);
+    }
 }
 
 #[test]

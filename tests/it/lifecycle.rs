@@ -15,7 +15,7 @@ fn every_option_of_a_server_has_the_default_that_its_docs_state() {
     let server = Server::new("h", 1, |message| message);
     assert_eq!(
         format!("{server:?}"),
-        "Server { host: \"h\", port: 1, handler: \"closure\", threads: None, \
+        "Server { host: \"h\", port: 1, handler: \"closure\", hooks: Hooks { before: 0, after: 0, on_error: 0 }, threads: None, \
          limits: Limits { \
          message: Limits { max_bytes: 16777216, max_depth: 128, max_items: 1048576 }, \
          max_memory_bytes: None, max_in_flight: 64, max_connections: 10000, \

@@ -1,7 +1,7 @@
 //! What the tests have on 127.0.0.1: servers of ours, a relay that counts, a port that nobody
 //! listens on, and the test certificates.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +69,23 @@ pub(crate) fn raw_server(serve: impl Fn(usize, TcpStream) + Send + 'static) -> u
 pub(crate) fn read_byte(stream: &mut TcpStream) -> Option<u8> {
     let mut byte = [0];
     stream.read_exact(&mut byte).ok().map(|()| byte[0])
+}
+
+/// A server that ends each of its first connections behind one request, and answers the others;
+/// returns its port, and the requests that it has received.
+pub(crate) fn flaky_server(flaky: usize) -> (u16, Arc<AtomicUsize>) {
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = received.clone();
+    let port = raw_server(move |number, mut stream| {
+        while read_byte(&mut stream).is_some() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if number < flaky {
+                break;
+            }
+            stream.write_all(b"\x07").expect("open");
+        }
+    });
+    (port, received)
 }
 
 /// A port that refuses connections, and that no other test gets, for as long as this lives.
