@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use arrpc::{
     Client, Context, Error, Phase, RpcError, Server, ServerHandle, Value, blocking, value,
 };
-use async_channel::{Sender, unbounded};
+use async_channel::unbounded;
 
 use smol::Timer;
 use smol::future::FutureExt;
 
+use crate::events::failures_to_connect;
 use crate::loopback::{ReservedPort, cert, echo, flaky_server, raw_server, read_byte, start};
 use crate::raw::PATIENCE;
 
@@ -117,36 +118,18 @@ fn a_server_that_is_not_there_is_tried_as_often_as_asked() {
     assert!(started.elapsed() >= Duration::from_millis(75), "it waits between the attempts");
 }
 
-/// Passes on that an attempt to connect has failed.
-struct Attempts(Sender<()>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Attempts {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        if event.metadata().target() == "arrpc::client::connect" {
-            let _ = self.0.try_send(());
-        }
-    }
-}
-
 #[test]
 fn a_server_that_comes_up_after_the_first_attempts_is_found() {
-    use tracing_subscriber::layer::SubscriberExt;
-
     let reserved = ReservedPort::new();
     let address = reserved.addr();
-    let (attempts, failed) = unbounded();
-    let call = thread::spawn(move || {
-        let subscriber = tracing_subscriber::registry().with(Attempts(attempts));
-        tracing::subscriber::with_default(subscriber, || {
-            let client = Client::new("127.0.0.1", address.port()).con_max_retries(100);
-            smol::block_on(client.send(1))
-        })
-    });
+    let failed = failures_to_connect(address);
+    let client = Client::new("127.0.0.1", address.port()).con_max_retries(100);
+    let call = smol::spawn(async move { client.send(1).await });
     for _ in 0..2 {
         failed.recv_blocking().expect("an attempt fails");
     }
     let _server = start(Server::new("127.0.0.1", address.port(), |message| message));
-    assert_eq!(call.join().expect("no panic").expect("a reply"), value!(1));
+    assert_eq!(smol::block_on(call).expect("a reply"), value!(1));
 }
 
 #[test]

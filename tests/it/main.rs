@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one file for each thing that is proved.
 
+mod events;
 mod loopback;
 mod other_languages;
 mod peers;

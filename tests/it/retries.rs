@@ -2,47 +2,31 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use arrpc::{Client, Error, Phase, Server, ServerHandle, Value, value};
-use async_channel::{Sender, unbounded};
+use async_channel::unbounded;
 use smol::future::pending;
-use tracing_subscriber::layer::{Context, SubscriberExt};
 
+use crate::events::failures_to_connect;
 use crate::loopback::{HOST, ReservedPort, flaky_server, start};
-
-/// Passes on each failure to connect of one thread.
-struct Failures(Sender<()>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Failures {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let about = event.metadata();
-        if about.target() == "arrpc::client::connect" && about.fields().field("error").is_some() {
-            let _ = self.0.try_send(());
-        }
-    }
-}
 
 #[test]
 fn endless_retries_find_a_server_that_goes_away_with_a_request_and_comes_back() {
     for depth in [1, 8] {
         let reserved = ReservedPort::new();
-        let port = reserved.addr().port();
+        let address = reserved.addr();
+        let port = address.port();
+        let failed = failures_to_connect(address);
         let (entered, inside) = unbounded();
         let stuck = Server::new(HOST, port, move |_| {
             entered.try_send(()).expect("unbounded");
             pending::<()>()
         });
         let stuck: ServerHandle = start(stuck.drain_timeout(Duration::ZERO));
-        let (failures, failed) = unbounded();
-        let call = thread::spawn(move || {
-            let subscriber = tracing_subscriber::registry().with(Failures(failures));
-            tracing::subscriber::with_default(subscriber, || {
-                let client = Client::new(HOST, port).pipelined(depth).con_max_retries(1);
-                smol::block_on(client.idempotent_retries_endless().idempotent().send(1))
-            })
-        });
+        let client = Client::new(HOST, port).pipelined(depth).con_max_retries(1);
+        let client = client.idempotent_retries_endless().idempotent();
+        let call = smol::spawn(async move { client.send(1).await });
         inside.recv_blocking().expect("it is called");
         stuck.stop();
         stuck.join();
@@ -50,7 +34,7 @@ fn endless_retries_find_a_server_that_goes_away_with_a_request_and_comes_back() 
             failed.recv_blocking().expect("nobody listens, and it goes on");
         }
         let _server = start(Server::new(HOST, port, |message| message));
-        assert_eq!(call.join().expect("no panic").expect("a reply"), value!(1));
+        assert_eq!(smol::block_on(call).expect("a reply"), value!(1));
     }
 }
 
