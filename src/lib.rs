@@ -20,10 +20,14 @@
 //! - [`Server`] listens, and runs a handler for each message: a closure or function, sync or async,
 //!   [`blocking()`] for what blocks, [`typed()`] for serde types, or a [`Handler`] of your own.
 //!   [`Server::with_context`] tells it who calls, in a [`Context`].
+//! - [`Router`] is a handler of many methods with names, numbers and typed parameters; [`service!`]
+//!   declares a service once for its server and its clients, and [`Exclusive`] lets one client at a
+//!   time use it.
 //! - [`Client`] sends messages from async programs, on any executor; [`blocking::Client`] from all
 //!   others. Both servers and clients are their own builders.
 //! - [`Value`] is any MessagePack value, [`value!`] a literal of one. [`to_value`], [`from_value`]
 //!   and [`Serde`] go between values and serde types, and so does [`Client::request`].
+//!   [`Client::call`] calls a method of a router.
 //! - [`Error`] is what servers and clients fail with, [`RpcError`] what a handler tells its caller.
 //! - [`metrics`] are counted for Prometheus, under the names of the Python package.
 //! - [`json`] writes and reads values as JSON, without loss.
