@@ -6,6 +6,7 @@ mod bench;
 mod call;
 mod failure;
 mod methods;
+mod new;
 mod security;
 mod send;
 mod serve;
@@ -42,6 +43,7 @@ enum Command {
     Call(call::Arguments),
     Methods(methods::Arguments),
     Bench(bench::Arguments),
+    New(new::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Call(arguments) => call::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
     });
     done.unwrap_or_else(|failure| failure.report())
 }
