@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     send::print(&format!(
         "Made the server {name}. Run it:\n  cd {name}\n  cargo run\n\
-         Try it from another terminal:\n  arrpc call 127.0.0.1:8080 math.plus 10 20"
+         Try it from another terminal:\n  arrpc call 127.0.0.1:8080 calculator.plus 10 20"
     ))
 }
 

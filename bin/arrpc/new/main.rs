@@ -10,10 +10,11 @@ fn main() -> Result<(), Error> {
 }
 
 fn router() -> Router {
-    let math = Router::new()
+    let calculator = Router::new()
         .method("plus", ["a", "b"], plus)
-        .method("divide", ["a", "b"], divide);
-    Router::new().service("math", math).id(1, "math.plus")
+        .method("divide", ["a", "b"], divide)
+        .id(1, "plus");
+    Router::new().service("calculator", calculator)
 }
 
 fn plus(a: i64, b: i64) -> Result<i64, RpcError> {
@@ -39,10 +40,11 @@ mod tests {
         let server = Server::with_handler("127.0.0.1", 0, router()).start_background()?; // any port
         let client = Client::new("127.0.0.1", server.local_addr().port());
 
-        let sum: i64 = client.call("math.plus", (10, 20))?;
+        let sum: i64 = client.call("calculator.plus", (10, 20))?;
         assert_eq!(sum, 30);
 
-        let error = client.call::<f64>("math.divide", (1.0, 0.0)).expect_err("a division by zero");
+        let result = client.call::<f64>("calculator.divide", (1.0, 0.0));
+        let error = result.expect_err("a division by zero");
         assert_eq!(error.to_string(), "[division_by_zero] b must not be 0");
         Ok(())
     }
