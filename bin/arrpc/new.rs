@@ -59,12 +59,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let name = &arguments.name;
-    let dependency = match &arguments.path {
-        None => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
-        Some(directory) => toml_string(&checkout(directory)?),
+    let source = match &arguments.path {
+        None => concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"").to_owned(),
+        Some(directory) => format!("path = {}", toml_string(&checkout(directory)?)),
     };
-    let key = if arguments.path.is_some() { "path" } else { "version" };
-    let arrpc = format!("{{ {key} = {dependency}, default-features = false }}");
+    let arrpc = format!("{{ {source}, default-features = false }}");
 
     let directory = Path::new(name);
     fs::create_dir(directory).map_err(|error| match error.kind() {
