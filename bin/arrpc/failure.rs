@@ -92,13 +92,16 @@ impl From<Error> for Failure {
 /// Prints a line on standard error, wherever that leads: unlike `eprintln!`, it does not panic
 /// when nobody reads.
 pub(crate) fn say(text: &str) {
-    // Some of it comes from a server, which has no business with the terminal.
-    let harmless: String = text
-        .chars()
+    let _ = writeln!(io::stderr(), "arrpc: {}", harmless(text));
+}
+
+/// Escapes what a terminal may obey, all control characters but newlines: some texts come from a
+/// server, which has no business with the terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars()
         .flat_map(|c| match c.is_control() && c != '\n' {
             true => c.escape_default().collect::<Vec<_>>(),
             false => vec![c],
         })
-        .collect();
-    let _ = writeln!(io::stderr(), "arrpc: {harmless}");
+        .collect()
 }

@@ -3,10 +3,14 @@
 
 mod argument;
 mod bench;
+mod call;
 mod failure;
+mod methods;
+mod new;
 mod security;
 mod send;
 mod serve;
+mod token;
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -19,8 +23,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use failure::Failure;
 
-/// Serves MessagePack messages over TCP, TLS or a Unix socket, sends them, and measures how fast
-/// they are answered.
+/// Serves MessagePack messages over TCP, TLS or a Unix socket, sends them, calls the methods of
+/// services, and measures how fast they are answered.
 #[derive(Parser)]
 #[command(name = "arrpc", version)]
 struct Cli {
@@ -36,7 +40,10 @@ struct Cli {
 enum Command {
     Serve(serve::Arguments),
     Send(send::Arguments),
+    Call(call::Arguments),
+    Methods(methods::Arguments),
     Bench(bench::Arguments),
+    New(new::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,7 +51,10 @@ fn main() -> ExitCode {
     let done = start_log(cli.debug).and_then(|()| match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
+        Command::Call(arguments) => call::run(&arguments),
+        Command::Methods(arguments) => methods::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
     });
     done.unwrap_or_else(|failure| failure.report())
 }

@@ -1,11 +1,12 @@
-//! `arrpc send`: one message from the command line or standard input, its reply on standard output.
+//! `arrpc send`: one message from the command line or standard input, its reply on standard output;
+//! and the way there and back, which `arrpc call` and `arrpc methods` take as well.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use arrpc::{Client, Value, blocking, json};
+use arrpc::{Client, Error, RpcError, Value, blocking, json};
 
 use crate::argument::{self, Address};
 use crate::failure::{EXIT_CODES, Failure};
@@ -23,6 +24,17 @@ pub(crate) struct Arguments {
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
     message: Message,
 
+    /// Print the reply on several lines, indented [default: on one line]
+    #[arg(long)]
+    pretty: bool,
+
+    #[command(flatten)]
+    exchange: Exchange,
+}
+
+/// How a message gets to a server, and its reply back.
+#[derive(clap::Args)]
+pub(crate) struct Exchange {
     /// How long it may take in all, such as 0.5 [default: no limit]
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout)]
     #[arg(allow_negative_numbers = true)]
@@ -37,10 +49,6 @@ pub(crate) struct Arguments {
     /// reply or the --timeout is over, also if nothing listens
     #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
     retries: Retries,
-
-    /// Print the reply on several lines, indented [default: on one line]
-    #[arg(long)]
-    pretty: bool,
 
     #[command(flatten)]
     security: Security,
@@ -111,7 +119,6 @@ impl FromStr for Retries {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let secret = arguments.security.auth_secret()?;
     let message = match &arguments.message {
         Message::Value(value) => value.clone(),
         Message::StandardInput => {
@@ -121,26 +128,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 .map_err(|error| Failure::usage(format!("standard input is not JSON: {error}")))?
         }
     };
-    let client = blocking::Client::from(client(arguments, secret.as_deref()).idempotent());
-    let reply = client
-        .send(message)
-        .map_err(|error| arguments.security.failure(error, secret.is_some()))?;
-    let text = match arguments.pretty {
-        true => json::to_string_pretty(&reply),
-        false => json::to_string(&reply),
-    };
-    match writeln!(io::stdout(), "{text}") {
-        // A reader that has seen enough, such as `head`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::system("cannot write the reply to standard output", &error)),
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    match arguments.exchange.send(&arguments.address, message)? {
+        Ok(reply) => print_reply(&reply, arguments.pretty),
+        Err(error) => Err(Error::Rpc(error).into()),
     }
 }
 
-fn client(arguments: &Arguments, secret: Option<&[u8]>) -> Client {
+impl Exchange {
+    /// Sends a message, and returns its reply, or the error that the server's handler answered.
+    pub(crate) fn send(
+        &self,
+        address: &Address,
+        message: Value,
+    ) -> Result<Result<Value, RpcError>, Failure> {
+        let secret = self.security.auth_secret()?;
+        let client = client(self, address, secret.as_deref()).idempotent();
+        match blocking::Client::from(client).send(message) {
+            Ok(reply) => Ok(Ok(reply)),
+            Err(Error::Rpc(error)) => Ok(Err(error)),
+            Err(error) => Err(self.security.failure(error, secret.is_some())),
+        }
+    }
+}
+
+fn client(arguments: &Exchange, address: &Address, secret: Option<&[u8]>) -> Client {
     let client = arguments
         .security
-        .client(&arguments.address, secret)
+        .client(address, secret)
         .con_max_retries(arguments.con_max_retries)
         .max_message_bytes(arguments.max_message_bytes)
         .max_depth(arguments.max_depth)
@@ -154,5 +168,33 @@ fn client(arguments: &Arguments, secret: Option<&[u8]>) -> Client {
     match arguments.timeout {
         None => client,
         Some(timeout) => client.timeout(timeout),
+    }
+}
+
+/// Prints a reply as JSON on standard output.
+pub(crate) fn print_reply(reply: &Value, pretty: bool) -> Result<ExitCode, Failure> {
+    let json = match pretty {
+        true => json::to_string_pretty(reply),
+        false => json::to_string(reply),
+    };
+    // JSON lets some control characters stand, which terminals may obey. They occur in strings
+    // only, where their escapes mean the same.
+    let harmless = json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        match c.is_control() && c != '\n' {
+            true => text += &format!("\\u{:04x}", u32::from(c)),
+            false => text.push(c),
+        }
+        text
+    });
+    print(&harmless)
+}
+
+/// Prints lines on standard output.
+pub(crate) fn print(text: &str) -> Result<ExitCode, Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        // A reader that has seen enough, such as `head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::system("cannot write the reply to standard output", &error)),
+        Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -575,7 +575,7 @@ fn the_help_names_every_exit_code() {
 }
 
 /// The command in the package's directory, with nothing in its environment that it looks at.
-fn arrpc(arguments: &[&str]) -> Command {
+pub(crate) fn arrpc(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arrpc"));
     command.args(arguments);
     at_home(command)
@@ -589,7 +589,9 @@ fn shell(line: &str) -> Command {
 
 fn at_home(mut command: Command) -> Command {
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    for variable in ["ARRPC_AUTH_SECRET", "RUST_LOG", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+    let variables =
+        ["ARRPC_AUTH_SECRET", "ARRPC_TOKEN", "RUST_LOG", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    for variable in variables {
         command.env_remove(variable);
     }
     command
@@ -601,19 +603,19 @@ fn with<'a>(arguments: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 
 /// How a command ended.
 #[derive(Debug, PartialEq)]
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
-    fn ok(stdout: &str) -> Self {
+    pub(crate) fn ok(stdout: &str) -> Self {
         Self { code: 0, stdout: stdout.to_owned(), stderr: String::new() }
     }
 
     #[track_caller]
-    fn check(&self, code: i32, texts: &[&str]) {
+    pub(crate) fn check(&self, code: i32, texts: &[&str]) {
         let as_expected = self.code == code
             && self.stdout.is_empty()
             && texts.iter().all(|text| self.stderr.contains(text));
@@ -622,7 +624,7 @@ impl Ended {
 }
 
 /// Runs a command to its end.
-fn run(mut command: Command, input: &str) -> Ended {
+pub(crate) fn run(mut command: Command, input: &str) -> Ended {
     let mut running = Running::start(&mut command);
     // Fails if the command does not look at it.
     let _ = running.child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -750,17 +752,17 @@ fn stranger(reply: &'static [u8]) -> SocketAddr {
 }
 
 /// A file in the tests' directory, until it is dropped.
-struct File(PathBuf);
+pub(crate) struct File(PathBuf);
 
 impl File {
-    fn new(name: &str, content: &str) -> Self {
+    pub(crate) fn new(name: &str, content: &str) -> Self {
         let name = format!("{name} {:?}", thread::current().id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::write(&path, content).unwrap();
         Self(path)
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
 }

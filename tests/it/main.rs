@@ -18,10 +18,14 @@ mod hooks;
 mod life_cycle_hooks;
 mod lifecycle;
 mod limits;
+#[cfg(feature = "cli")]
+mod new_command;
 mod pipelined;
 mod raw_handler;
 mod retries;
 mod secrets;
+#[cfg(feature = "cli")]
+mod service_commands;
 mod services;
 mod session;
 mod tls;
