@@ -54,6 +54,7 @@ impl Client {
         tcp_nodelay(at_once: bool);
         idempotent_retries(retries: u32);
         auth_secret(secret: impl AsRef<[u8]>);
+        encrypt();
         tls();
         tls_cafile(cafile: impl Into<PathBuf>);
         tls_self_signed(certfile: impl Into<PathBuf>);

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::name::short_name;
 use crate::net::address::Origin;
 use crate::net::tls::TlsIdentity;
+use crate::wire::Protection;
 use crate::{RpcError, Serde, Value, to_value};
 
 /// A type that answers messages. A closure given to [`Server::new`](crate::Server::new) is one;
@@ -94,6 +95,7 @@ impl fmt::Debug for Response {
 pub struct Context {
     connection: Arc<Peer>,
     signed: bool,
+    encrypted: bool,
 }
 
 /// The part of a context that all calls of a connection share.
@@ -105,8 +107,9 @@ pub(crate) struct Peer {
 }
 
 impl Context {
-    pub(crate) fn new(peer: Peer, signed: bool) -> Self {
-        Self { connection: Arc::new(peer), signed }
+    pub(crate) fn new(peer: Peer, protection: &Protection) -> Self {
+        let (signed, encrypted) = (protection.is_signed(), protection.is_encrypted());
+        Self { connection: Arc::new(peer), signed, encrypted }
     }
 
     /// Returns the address of the peer; `None` over a Unix socket, where peers have none.
@@ -119,9 +122,15 @@ impl Context {
         self.connection.origin
     }
 
-    /// Whether the message was signed with the server's secret.
+    /// Whether the message was signed, or encrypted, with the server's secret.
     pub fn is_signed(&self) -> bool {
         self.signed
+    }
+
+    /// Whether the message was encrypted with the server's secret, as its reply will be; see
+    /// [`Server::encrypt`](crate::Server::encrypt).
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     /// Whether the message came over TLS.
@@ -353,7 +362,7 @@ mod tests {
         M: 'static,
     {
         let peer = Peer { origin: Origin(None), tls: false, identity: None };
-        match Closure::new(handler).call(message.into(), &Context::new(peer, false)).0 {
+        match Closure::new(handler).call(message.into(), &Context::new(peer, &Protection::None)).0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => smol::block_on(reply),
             Answer::Written => panic!("no closure over values writes"),

@@ -210,7 +210,7 @@ impl Accepted {
             }
         };
         let peer = Peer { origin, tls: is_tls, identity };
-        let context = Context::new(peer, service.secret.is_some());
+        let context = Context::new(peer, &service.protection);
         Ok(Session::new(stream, service, self.shared, context).run().await)
     }
 }

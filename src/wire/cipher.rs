@@ -188,7 +188,10 @@ mod tests {
                 assert_eq!(body, (made == opened).then_some(b"body".as_slice()));
             }
         }
-        assert_eq!(cipher.decrypt(Direction::Request, request, &mut sealed(Direction::Request)), None);
+        assert_eq!(
+            cipher.decrypt(Direction::Request, request, &mut sealed(Direction::Request)),
+            None
+        );
     }
 
     #[test]

@@ -25,8 +25,7 @@ pub(crate) const NOT_OPENED: &str =
     "Message cannot be decrypted, make sure 'auth_secret' is that of the server";
 
 /// What a server with a secret tells a peer that encrypts if it does not.
-pub(crate) const NOT_DECRYPTED: &str =
-    "Message is encrypted but the server takes signed ones, unset 'encrypt' or set it on the server";
+pub(crate) const NOT_DECRYPTED: &str = "Message is encrypted but the server takes signed ones, unset 'encrypt' or set it on the server";
 
 /// What a server without a secret tells a peer that encrypts.
 pub(crate) const NO_SECRET_TO_DECRYPT: &str = "Message is encrypted but the server has no secret, \
@@ -44,6 +43,14 @@ pub(crate) fn seal_request(
     out.extend_from_slice(body);
     seal(cipher, Direction::Request, nonce, out, start)?;
     Ok(nonce)
+}
+
+/// The same with a nonce that is not random: for tests that need the same bytes each time.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn seal_request_with(nonce: [u8; 24], body: &[u8], cipher: &Cipher) -> Vec<u8> {
+    let mut out = body.to_vec();
+    seal(cipher, Direction::Request, Nonce(nonce), &mut out, 0).expect("it is short");
+    out
 }
 
 /// Encrypts `out[start..]`, one packed message, as the reply to the request with this nonce. Leaves
