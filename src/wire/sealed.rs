@@ -164,6 +164,22 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_message_is_what_another_implementation_makes() {
+        // Made with pycryptodome; the reply "got it" has the nonce `abc..x`.
+        let request =
+            b"\x82\xabarrpc.nonce\xc4\x18012345678901234567890123\xacarrpc.sealed\xc4\x19\
+            \x15\x33\xc6\xff\x7c\x7b\x1a\x85\x9b\x03\x8d\x44\xc9\x2c\x65\x04\xb0\x7d\x06\xd3\
+            \xe7\xae\x25\x27\xaa";
+        let reply = b"\x82\xabarrpc.nonce\xc4\x18abcdefghijklmnopqrstuvwx\xacarrpc.sealed\xc4\x17\
+            \x90\xc5\xe9\x3b\xbf\x13\xd2\xa7\xf7\x0a\x87\xf1\x3e\xc9\xd0\x44\xb8\x7d\x8a\x6e\
+            \x21\x78\xaa";
+        assert_eq!(seal_request_with(NONCE.0, BODY, &cipher()), request);
+        assert_eq!(opened(request.to_vec()).as_deref(), Some(BODY));
+        let opened = open_reply(&mut reply.to_vec(), &cipher(), NONCE).map(<[u8]>::to_vec);
+        assert_eq!(opened.as_deref(), Some(b"\xa6got it".as_slice()));
+    }
+
+    #[test]
     fn any_changed_bit_closes_the_message() {
         let sealed = sealed(Direction::Request);
         assert_eq!(opened(sealed.clone()).as_deref(), Some(BODY));

@@ -12,6 +12,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod command;
 mod cuts;
+mod encrypted;
 mod lifecycle;
 mod limits;
 mod pipelined;
