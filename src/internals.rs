@@ -7,7 +7,8 @@ use std::sync::Arc;
 use futures_rustls::rustls::ClientConfig;
 
 use crate::net::tls::{self, KeyPair, Trust};
-use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope};
+use crate::wire::cipher::Cipher;
+use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope, sealed};
 use crate::{Error, Value};
 
 /// Finds where messages end.
@@ -72,6 +73,31 @@ impl Sealer {
     /// Returns the message in an envelope if its signature is right.
     pub fn open<'a>(&self, envelope: &'a [u8]) -> Option<&'a [u8]> {
         envelope::open(envelope, &self.0)
+    }
+}
+
+/// Encrypts messages, and decrypts them.
+#[derive(Debug)]
+pub struct Encrypter(Cipher);
+
+impl Encrypter {
+    /// Derives the keys from a secret.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Cipher::new(&Secret::new(secret)))
+    }
+
+    /// Appends the encrypted form of a message.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer than 4 GiB.
+    pub fn seal(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        sealed::seal_request(message, &self.0, out).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Decrypts a message where it is, and returns it, if it was encrypted with the same secret.
+    pub fn open<'a>(&self, message: &'a mut [u8]) -> Option<&'a [u8]> {
+        sealed::open_request(message, &self.0).map(|(_, body)| body)
     }
 }
 

@@ -68,7 +68,7 @@ fn sealed(secret: &str, nonce: [u8; 24], body: &[u8]) -> Vec<u8> {
 
 /// What is in the reply to the request with this nonce.
 fn opened(reply: &Value, request: [u8; 24]) -> Value {
-    let bytes = |name| reply[name].as_slice().expect("an encrypted reply").to_vec();
+    let bytes = |name: &str| reply[name].as_slice().expect("an encrypted reply").to_vec();
     let nonce: [u8; 24] = bytes("arrpc.nonce").try_into().unwrap();
     let mut body = bytes("arrpc.sealed");
     let tag: [u8; 16] = body.split_off(body.len() - 16).try_into().unwrap();
@@ -92,9 +92,7 @@ fn packed(value: &Value) -> Vec<u8> {
 #[test]
 fn every_kind_of_server_and_client_speaks_encrypted() {
     let fails = |_| Err::<(), _>(RpcError::with_code("no", "not now"));
-    let context = |_, context: Context| {
-        Value::from(vec![context.is_signed().into(), context.is_encrypted().into()])
-    };
+    let context = |_, context: Context| value!([context.is_signed(), context.is_encrypted()]);
     let large = Value::Binary(vec![7; 1_000_000]);
     let raw = || Server::raw(HOST, 0, |message, reply| reply.write_bytes(message.bytes()));
     let later = || {
@@ -275,9 +273,9 @@ fn each_mismatch_of_the_two_sides_says_what_to_do() {
         let client = client.auth_secret("other").encrypt();
         (0..4).for_each(|_| assert_auth(send(&client, 1), &text(NOT_OPENED)));
     }
-    // One that knows nothing of all this runs the envelope, as arrpc's server does.
+    // One that knows nothing of all this has the envelope for a message, and sends it back.
     let python = python::Server::start(&[]);
-    assert_auth(send(&client(python.addr), 1), "The reply is not encrypted");
+    assert_auth(send(&client(python.addr), 1), "The reply cannot be decrypted");
 }
 
 #[test]
@@ -289,6 +287,9 @@ fn a_plain_error_to_an_encrypted_request_is_none_of_the_handler() {
     assert_auth(send(&client(server.local_addr()), large.clone()), &told);
     assert_auth(send(&client(server.local_addr()).pipelined(2), large), &told);
 }
+
+/// What somebody on the way makes of requests and their replies.
+type Tamper = fn(&[Vec<u8>], Vec<Vec<u8>>) -> Vec<Vec<u8>>;
 
 /// Something on the way: reads so many requests, then their replies, and passes on what it likes.
 fn on_the_way(
@@ -358,9 +359,7 @@ fn a_request_that_is_reflected_or_answered_by_somebody_else_is_an_error() {
     let reflected = |requests: &[Vec<u8>], _| requests.to_vec();
     let plain = |_: &[Vec<u8>], _| vec![b"\xa6got it".to_vec()];
     let error = |_: &[Vec<u8>], _| vec![packed(&value!("arrpc.error.RpcException: [gone] no"))];
-    let proxy = |tamper: fn(&[Vec<u8>], Vec<Vec<u8>>) -> Vec<Vec<u8>>| {
-        client(on_the_way(server.local_addr(), 1, tamper))
-    };
+    let proxy = |tamper: Tamper| client(on_the_way(server.local_addr(), 1, tamper));
     assert_auth(send(&proxy(reflected), 1), "The reply cannot be decrypted");
     assert_auth(send(&proxy(plain), 1), "The reply is not encrypted");
     assert_auth(send(&proxy(error), 1), &format!("[gone] no{UNENCRYPTED}"));
