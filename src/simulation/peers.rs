@@ -542,13 +542,22 @@ fn answers(
         let (message, rest) = received.split_at_mut(length);
         received = rest;
         let nonce = nonces.get(answers.len()).copied().flatten();
+        let mut is_encrypted = false;
         let answer = match (protection, nonce) {
             (Protection::Encrypted(cipher), Some(nonce)) if sealed::is_sealed(message) => {
+                is_encrypted = true;
                 sealed::open_reply(message, cipher, nonce).expect("G2: for this request")
             }
             _ => message,
         };
-        answers.push(decode(answer).expect("the server is well-behaved"));
+        let answer = decode(answer).expect("the server is well-behaved");
+        if nonce.is_some() && !is_encrypted {
+            // Nothing that the handler says, and nothing that was a whole message.
+            let Reply::Rpc(text) = Reply::from_value(answer.clone()) else { panic!("{answer}") };
+            let known = ["Message is longer", "The message did not", "The server has no memory"];
+            assert!(known.iter().any(|known| text.starts_with(known)), "not encrypted: {text}");
+        }
+        answers.push(answer);
     }
     answers
 }
