@@ -510,6 +510,14 @@ impl<S: Transport> Session<S> {
     /// Encrypts the reply that was just written, from `start` on, if replies are encrypted.
     #[inline]
     fn seal(&mut self, start: usize) {
+        if self.sealing.is_some() {
+            self.encrypt(start);
+        }
+    }
+
+    /// Not inline: the way of other replies is shorter without it.
+    #[inline(never)]
+    fn encrypt(&mut self, start: usize) {
         if let (Some(sealing), Protection::Encrypted(cipher)) =
             (&mut self.sealing, &self.service.protection)
         {
