@@ -268,7 +268,8 @@ impl Client {
     /// ```
     /// use arrpc::{Client, Server, value};
     ///
-    /// let secret = "3b6a27bcceb6a42d62a3a8d02a6f0d73"; // the output of `openssl rand -hex 32`
+    /// // Yours comes from `openssl rand -hex 32`, and is not in the program.
+    /// let secret = "c0ffee";
     /// let server = Server::new("127.0.0.1", 0, |message| message).auth_secret(secret).encrypt();
     /// let server = server.start_background()?;
     ///
