@@ -1,11 +1,11 @@
 //! What the bytes of a message cost, without sockets or tasks: finding its end, decoding, encoding,
-//! signing and verifying. Run with `cargo bench --bench bytes`; `-- find` for some of them.
+//! signing and verifying, encrypting and decrypting. Run with `cargo bench --bench bytes`; `-- find` for some of them.
 //!
 //! The yardsticks are in the same run: rmpv for decoding and encoding, the bare HMAC for signatures.
 
 use std::hint::black_box;
 
-use arrpc::internals::{Frames, Sealer, decode, encode};
+use arrpc::internals::{Encrypter, Frames, Sealer, decode, encode};
 use arrpc::{Value, value};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hmac::{Hmac, KeyInit, Mac};
@@ -74,6 +74,16 @@ fn bytes(criterion: &mut Criterion) {
         group("sign", &mut |out| sealer.seal(black_box(&packed), out));
         group("verify", &mut |_| {
             black_box(sealer.open(black_box(&sealed)).expect("it was signed"));
+        });
+        let encrypter = Encrypter::new(SECRET);
+        let mut encrypted = Vec::new();
+        encrypter.seal(&packed, &mut encrypted).expect("less than 4 GiB");
+        group("encrypt", &mut |out| {
+            encrypter.seal(black_box(&packed), out).expect("less than 4 GiB");
+        });
+        group("copy and decrypt", &mut |out| {
+            out.extend_from_slice(black_box(&encrypted));
+            black_box(encrypter.open(out).expect("it was encrypted"));
         });
         let keyed = Hmac::<Sha256>::new_from_slice(SECRET).expect("any length");
         group("bare HMAC", &mut |_| {

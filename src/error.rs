@@ -117,7 +117,8 @@ impl From<&str> for RpcError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server refused the signature of the message, or its absence: arrpc's `AuthException`.
+    /// The server refused the signature of the message, or its absence: arrpc's `AuthException`. Or
+    /// an answer is not encrypted as that to an encrypted message must be; then the text says so.
     #[error("{0}")]
     Auth(String),
 

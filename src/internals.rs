@@ -9,8 +9,10 @@ use futures_rustls::rustls::ClientConfig;
 
 use crate::net::address::Origin;
 use crate::net::tls::{self, KeyPair, Trust};
-use crate::server::handler::{Answer, Closure, Peer};
-use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope};
+use crate::server::context::Peer;
+use crate::server::handler::{Answer, Closure};
+use crate::wire::cipher::Cipher;
+use crate::wire::{self, FrameFinder, Limits, Protection, Secret, encode, envelope, sealed};
 use crate::{Context, Error, Handler, Reply, Value};
 
 /// Finds where messages end.
@@ -78,6 +80,31 @@ impl Sealer {
     }
 }
 
+/// Encrypts messages, and decrypts them.
+#[derive(Debug)]
+pub struct Encrypter(Cipher);
+
+impl Encrypter {
+    /// Derives the keys from a secret.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Cipher::new(&Secret::new(secret)))
+    }
+
+    /// Appends the encrypted form of a message.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer than 4 GiB.
+    pub fn seal(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        sealed::seal_request(message, &self.0, out).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Decrypts a message where it is, and returns it, if it was encrypted with the same secret.
+    pub fn open<'a>(&self, message: &'a mut [u8]) -> Option<&'a [u8]> {
+        sealed::open_request(message, &self.0).map(|(_, body)| body)
+    }
+}
+
 /// A handler without a server: what a message costs between its bytes and those of its reply.
 pub struct Answering {
     handler: Box<dyn Handler>,
@@ -88,7 +115,7 @@ impl Answering {
     /// Takes a handler that answers at once.
     pub fn new(handler: impl Handler) -> Self {
         let peer = Peer { origin: Origin(None), tls: false, identity: None };
-        Self { handler: Box::new(handler), context: Context::new(peer, false) }
+        Self { handler: Box::new(handler), context: Context::new(peer, &Protection::None) }
     }
 
     /// Takes a closure, as [`Server::new`](crate::Server::new) does.

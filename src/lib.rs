@@ -67,8 +67,9 @@ pub mod internals;
 pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
 pub use net::tls::TlsIdentity;
+pub use server::context::Context;
 pub use server::handler::{
-    BlockingCall, Context, Handler, IntoReply, Reply, Response, blocking, marker, unblock,
+    BlockingCall, Handler, IntoReply, Reply, Response, blocking, marker, unblock,
 };
 pub use server::raw::{RawMessage, RawReply, Written};
 pub use server::{Server, ServerHandle};

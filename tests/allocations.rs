@@ -16,6 +16,15 @@ const SECRET: &str = "secret";
 const MESSAGE: &[u8] = b"\x81\xa3foo\xa3bar";
 const REPLY: &[u8] = b"\xa6got it";
 
+/// The message, encrypted with the secret: the example of the README.
+const ENCRYPTED: &[u8] =
+    b"\x82\xabarrpc.nonce\xc4\x18012345678901234567890123\xacarrpc.sealed\xc4\x19\
+    \x15\x33\xc6\xff\x7c\x7b\x1a\x85\x9b\x03\x8d\x44\xc9\x2c\x65\x04\xb0\x7d\x06\xd3\xe7\xae\x25\
+    \x27\xaa";
+
+/// The length of an encrypted reply. Its bytes are other ones each time.
+const ENCRYPTED_REPLY_LENGTH: usize = 77;
+
 /// Batches, each in one write.
 const BATCHES: usize = 500;
 
@@ -41,6 +50,8 @@ fn a_request_takes_no_more_memory_than_its_value_and_its_reply() {
     // And that of the hooks behind it.
     got("async, hooks", with_hooks(later()), MESSAGE, 6);
     got("raw", raw(), MESSAGE, 0);
+    got("encrypted", got_it().auth_secret(SECRET).encrypt(), ENCRYPTED, 4);
+    got("raw, encrypted", raw().auth_secret(SECRET).encrypt(), ENCRYPTED, 0);
     got("raw, signed, metrics", metrics(raw().auth_secret(SECRET)), &sealed(), 0);
 
     // A map, its three texts, and an array: a router adds nothing.
@@ -77,13 +88,17 @@ fn check(what: &str, server: Server, message: &[u8], reply: &[u8], expected: usi
     let mut stream = TcpStream::connect(server.local_addr()).expect("it listens");
     stream.set_nodelay(true).expect("a socket");
     for depth in [1, 64] {
-        let (requests, replies) = (message.repeat(depth), reply.repeat(depth));
+        let replies = match message {
+            ENCRYPTED => vec![0; ENCRYPTED_REPLY_LENGTH * depth],
+            _ => reply.repeat(depth),
+        };
+        let requests = message.repeat(depth);
         let mut read = vec![0; replies.len()];
         let mut run = |batches: usize| {
             for _ in 0..batches {
                 stream.write_all(&requests).expect("it reads");
                 stream.read_exact(&mut read).expect("it answers");
-                assert_eq!(read, replies, "{what}");
+                assert!(read == replies || message == ENCRYPTED, "{what}");
             }
         };
         run(10); // buffers grow to their size

@@ -101,8 +101,8 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads the secret from `file`, or else from the environment.
-pub(crate) fn auth_secret(file: Option<&Path>) -> Result<Option<Vec<u8>>, Failure> {
+/// Reads the secret from `file`, or else from the environment. There must be one for encryption.
+pub(crate) fn auth_secret(file: Option<&Path>, encrypt: bool) -> Result<Option<Vec<u8>>, Failure> {
     let (secret, place) = match file {
         Some(file) => {
             let place = file.display().to_string();
@@ -117,6 +117,11 @@ pub(crate) fn auth_secret(file: Option<&Path>) -> Result<Option<Vec<u8>>, Failur
         }
         None => match env::var_os(AUTH_SECRET_VARIABLE) {
             Some(secret) => (secret.into_encoded_bytes(), AUTH_SECRET_VARIABLE.to_owned()),
+            None if encrypt => {
+                return Err(Failure::usage(format!(
+                    "--encrypt needs the secret, give --auth-secret-file or {AUTH_SECRET_VARIABLE}"
+                )));
+            }
             None => return Ok(None),
         },
     };

@@ -29,6 +29,11 @@ pub(crate) struct Security {
     /// [default: the environment's ARRPC_AUTH_SECRET, or else no signature]
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
+
+    /// Encrypt the message with keys made of the secret, and take only a reply that is encrypted
+    /// too: for servers with this option, where TLS cannot be had
+    #[arg(long, help_heading = "Security")]
+    encrypt: bool,
 }
 
 #[derive(clap::Args)]
@@ -48,9 +53,14 @@ struct Trust {
 }
 
 impl Security {
-    /// Reads the secret for signatures, if there is one.
+    /// Reads the secret for signatures, or encryption, if there is one.
     pub(crate) fn auth_secret(&self) -> Result<Option<Vec<u8>>, Failure> {
-        argument::auth_secret(self.auth_secret_file.as_deref())
+        argument::auth_secret(self.auth_secret_file.as_deref(), self.encrypt)
+    }
+
+    /// Whether messages are to be encrypted.
+    pub(crate) fn encrypts(&self) -> bool {
+        self.encrypt
     }
 
     /// Makes a client of the server at `address`.
@@ -71,6 +81,9 @@ impl Security {
         }
         if let Some(secret) = secret {
             client = client.auth_secret(secret);
+        }
+        if self.encrypt {
+            client = client.encrypt();
         }
         client
     }
@@ -127,6 +140,9 @@ impl Security {
             Error::Auth(_) if !is_signed => {
                 let variable = argument::AUTH_SECRET_VARIABLE;
                 return Some(format!("give the secret with --auth-secret-file or {variable}"));
+            }
+            Error::Auth(text) if !self.encrypt && text.starts_with("Message is not encrypted") => {
+                "give --encrypt"
             }
             Error::Timeout { phase: Phase::Reply, .. } => "the server may have run the request",
             _ => return None,

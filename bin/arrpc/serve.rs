@@ -51,6 +51,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
 
+    /// Answer only messages that are encrypted with keys made of the secret, and encrypt the
+    /// replies: where TLS cannot be had
+    #[arg(long, help_heading = "Security")]
+    encrypt: bool,
+
     /// Serve Prometheus metrics, at /metrics [default: off]
     #[arg(long, help_heading = "Metrics")]
     metrics: bool,
@@ -152,7 +157,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let secret = argument::auth_secret(arguments.auth_secret_file.as_deref())?;
+    let secret = argument::auth_secret(arguments.auth_secret_file.as_deref(), arguments.encrypt)?;
     // Before anybody can know that there is something to stop.
     let mut signals = Signals::new(if cfg!(unix) {
         [Signal::Int, Signal::Term].as_slice()
@@ -235,6 +240,9 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
     if let Some(secret) = secret {
         server = server.auth_secret(secret);
     }
+    if arguments.encrypt {
+        server = server.encrypt();
+    }
     if arguments.metrics {
         server = server.metrics();
     }
@@ -260,8 +268,12 @@ fn announce(arguments: &Arguments, signed: bool, server: &ServerHandle) -> io::R
         (Some(_), None) => "TLS",
         (Some(_), Some(_)) => "TLS with client certificates",
     };
-    let signatures = if signed { ", signed messages only" } else { "" };
-    writeln!(out, "Listening on {address} ({tls}{signatures})")?;
+    let messages = match (signed, arguments.encrypt) {
+        (_, true) => ", encrypted messages only",
+        (true, false) => ", signed messages only",
+        (false, false) => "",
+    };
+    writeln!(out, "Listening on {address} ({tls}{messages})")?;
     if let Some(address) = server.metrics_addr() {
         writeln!(out, "Metrics at http://{address}/metrics")?;
     }
@@ -305,6 +317,9 @@ fn send_command(arguments: &Arguments, mut address: SocketAddr) -> String {
     }
     if let Some(file) = &arguments.auth_secret_file {
         words.extend(["--auth-secret-file".into(), file.clone()]);
+    }
+    if arguments.encrypt {
+        words.push("--encrypt".into());
     }
     words.extend([shown(arguments, address).into(), r#"{"foo": "bar"}"#.into()]);
     let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();

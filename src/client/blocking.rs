@@ -55,6 +55,7 @@ impl Client {
         idempotent_retries(retries: u32);
         idempotent_retries_endless();
         auth_secret(secret: impl AsRef<[u8]>);
+        encrypt();
         tls();
         tls_cafile(cafile: impl Into<PathBuf>);
         tls_self_signed(certfile: impl Into<PathBuf>);

@@ -19,6 +19,7 @@ use slab::Slab;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::connect::as_tls_error;
+use super::request::not_a_reply;
 use crate::metrics::OpenConnection;
 use crate::net::connection::{Connection, READ_BUFFER_BYTES};
 use crate::wire::guard::Foreign;
@@ -65,8 +66,16 @@ struct State {
 #[derive(Debug)]
 enum Call {
     Waiting(Waker),
-    Answered(Result<Value, Error>),
+    Answered(Result<Received, Error>),
     Abandoned,
+}
+
+/// What a server sends for a call.
+#[derive(Debug)]
+pub(super) enum Received {
+    Value(Value),
+    /// A message that its call alone can open.
+    Sealed(Vec<u8>),
 }
 
 impl Link {
@@ -130,7 +139,7 @@ impl State {
     }
 
     /// Answers the call that is first in line, and returns whom to wake; an error if there is none.
-    fn answer(&mut self, reply: Result<Value, Error>) -> Result<Option<Waker>, Unasked> {
+    fn answer(&mut self, reply: Result<Received, Error>) -> Result<Option<Waker>, Unasked> {
         let key = self.owed.pop_front().ok_or(Unasked)?;
         match self.calls.get_mut(key) {
             Some(call @ Call::Waiting(_)) => match mem::replace(call, Call::Answered(reply)) {
@@ -159,7 +168,7 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Future for Exchange<'_> {
-    type Output = Option<Result<Value, Error>>;
+    type Output = Option<Result<Received, Error>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.link.state();
@@ -215,11 +224,13 @@ pub(crate) struct Driver<S> {
     link: Arc<Link>,
     connection: Connection<S>,
     limits: Limits,
+    /// Replies are encrypted, so that they are not decoded here.
+    encrypted: bool,
     address: Arc<str>,
     /// The first bytes were looked at for another protocol.
     recognised: bool,
     /// Those of one read, so that they are handed out under one lock.
-    replies: Vec<Value>,
+    replies: Vec<Received>,
     /// The calls that have their replies, and were not told yet.
     wakers: Vec<Waker>,
     _counted: Option<OpenConnection>,
@@ -230,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         stream: S,
         depth: usize,
         limits: Limits,
+        encrypted: bool,
         address: Arc<str>,
         counted: Option<OpenConnection>,
     ) -> (Arc<Link>, Self) {
@@ -238,6 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             link: link.clone(),
             connection: Connection::new(stream),
             limits,
+            encrypted,
             address,
             recognised: false,
             replies: Vec::new(),
@@ -312,19 +325,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Some(Poll::Pending)
     }
 
-    /// Decodes the replies that are complete.
+    /// Takes the replies that are complete.
     fn find_replies(&mut self) -> Result<(), Error> {
         if !mem::replace(&mut self.recognised, true)
             && let Some(foreign) = Foreign::recognise_server(self.connection.unread())
         {
             return Err(Error::Protocol(format!("{} {}", self.address, foreign.advice())));
         }
-        let protocol =
-            |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
         while let Some((message, _)) =
-            self.connection.next_message(&self.limits).map_err(protocol)?
+            self.connection.next_message(&self.limits).map_err(not_a_reply)?
         {
-            self.replies.push(wire::decode(message.bytes).map_err(protocol)?);
+            self.replies.push(match self.encrypted {
+                true => Received::Sealed(message.bytes.to_vec()),
+                false => Received::Value(wire::decode(message.bytes).map_err(not_a_reply)?),
+            });
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ pub(crate) mod open;
 mod permits;
 mod pipeline;
 mod pool;
+mod request;
 mod retry;
 mod socket;
 
@@ -85,6 +86,7 @@ pub(crate) struct Options {
     idempotent_retries: Retries,
     limits: Limits,
     auth_secret: Option<Secret>,
+    encrypt: bool,
     tls: Vec<Trust>,
     tls_client_cert: Option<KeyPair>,
     metrics: bool,
@@ -109,6 +111,7 @@ impl Client {
             idempotent_retries: Retries::AtMost(3),
             limits: Limits { max_bytes: 64 << 20, max_depth: 128, max_items: 1 << 20 },
             auth_secret: None,
+            encrypt: false,
             tls: Vec::new(),
             tls_client_cert: None,
             metrics: false,
@@ -278,11 +281,37 @@ impl Client {
     }
 
     /// Signs messages with this secret, which the server shares (HMAC-SHA256). Replies are not
-    /// signed, so use TLS where somebody could change them.
+    /// signed, so use TLS where somebody could change them, or [`encrypt`](Self::encrypt).
     ///
     /// Not empty. Defaults to none.
     pub fn auth_secret(self, secret: impl AsRef<[u8]>) -> Self {
         self.with(|options| options.auth_secret = Some(Secret::new(secret.as_ref())))
+    }
+
+    /// Encrypts each message, and takes only replies that the server has encrypted for it, with keys
+    /// that are derived from [`auth_secret`](Self::auth_secret), which this needs
+    /// (XChaCha20-Poly1305). For where TLS cannot be had. The README has what it does not give.
+    ///
+    /// Not for a Python arrpc server. Any other reply fails the call with [`Error::Auth`], also an
+    /// error of the server: anybody could have sent that.
+    ///
+    /// Defaults to off.
+    ///
+    /// ```
+    /// use arrpc::{Client, Server, value};
+    ///
+    /// // Yours comes from `openssl rand -hex 32`, and is not in the program.
+    /// let secret = "c0ffee";
+    /// let server = Server::new("127.0.0.1", 0, |message| message).auth_secret(secret).encrypt();
+    /// let server = server.start_background()?;
+    ///
+    /// let client = Client::new("127.0.0.1", server.local_addr().port());
+    /// let client = client.auth_secret(secret).encrypt();
+    /// assert_eq!(smol::block_on(client.send(value!("hello")))?, value!("hello"));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    pub fn encrypt(self) -> Self {
+        self.with(|options| options.encrypt = true)
     }
 
     /// Connects with TLS, and trusts servers that a root certificate of the system vouches for.
@@ -379,7 +408,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// - [`Error::Rpc`], [`Error::Auth`]: what the server answered.
+    /// - [`Error::Rpc`], [`Error::Auth`]: what the server answered; with [`encrypt`](Self::encrypt)
+    ///   also [`Error::Auth`] for an answer that is not the encrypted one.
     /// - [`Error::Connect`]: no connection; nothing was sent.
     /// - [`Error::Tls`]: no trust between the two, and the request was not run; or, seldom, TLS
     ///   broke in the middle of the call.

@@ -10,18 +10,19 @@ use super::connect::{Connect, Connector, pause};
 use super::deadline::Deadline;
 use super::pipeline::Pipeline;
 use super::pool::Pool;
+use super::request::Request;
 use super::retry::RetryBudget;
 use crate::metrics::{self, ClientMetrics, endpoint};
 use crate::net::address::{Address, join_host_port};
 use crate::net::tls::{self, Trust};
 use crate::wire::reply::Reply;
-use crate::wire::{MAX_MAX_DEPTH, Secret, envelope};
+use crate::wire::{MAX_MAX_DEPTH, Protection};
 use crate::{Error, RpcError, Value, log};
 
 /// What the calls of a client share.
 pub(crate) struct OpenClient<C: Connect = Connector> {
     connections: Connections<C>,
-    secret: Option<Secret>,
+    protection: Protection,
     metrics: Option<ClientMetrics>,
     retries: RetryBudget,
 }
@@ -53,9 +54,8 @@ impl OpenClient {
             ([trust], identity) => Some(tls::client_config(trust, identity.as_ref())?),
             _ => return config("give one of tls, tls_cafile and tls_self_signed, and only once"),
         };
-        if options.auth_secret.as_ref().is_some_and(Secret::is_empty) {
-            return config("auth_secret is empty: anyone could sign");
-        }
+        let protection = Protection::new(options.auth_secret.as_ref(), options.encrypt)
+            .map_err(|text| Error::Config(text.to_owned()))?;
         if options.connect.con_max_retries == 0 {
             return config("con_max_retries must be 1 at least, it counts the first attempt");
         }
@@ -92,18 +92,22 @@ impl OpenClient {
                 true => address.to_string(),
                 false => format!("{}:{}", options.host, options.port),
             };
-            let signed = options.auth_secret.is_some();
-            metrics = Some(metrics::client(&address, signed, tls.is_some()));
+            metrics = Some(metrics::client(&address, protection.is_signed(), tls.is_some()));
         }
         let connect = options.connect.clone();
         let connector = Connector::new(&options.host, options.port, tls, connect)?;
-        Ok(Self::new(connector, options, metrics))
+        Ok(Self::new(connector, options, protection, metrics))
     }
 }
 
 impl<C: Connect> OpenClient<C> {
     /// Makes a client of options that were checked.
-    pub(crate) fn new(connector: C, options: &Options, metrics: Option<ClientMetrics>) -> Self {
+    pub(crate) fn new(
+        connector: C,
+        options: &Options,
+        protection: Protection,
+        metrics: Option<ClientMetrics>,
+    ) -> Self {
         let Options { max_connections, connection_lifetime, limits, depth, .. } = *options;
         let lifetime = connection_lifetime;
         let of_connections = metrics.clone();
@@ -118,12 +122,13 @@ impl<C: Connect> OpenClient<C> {
                 max_connections,
                 lifetime,
                 limits,
+                protection.is_encrypted(),
                 of_connections,
             )),
         };
         Self {
             connections,
-            secret: options.auth_secret.clone(),
+            protection,
             metrics,
             retries: RetryBudget::new(options.idempotent_retries),
         }
@@ -137,21 +142,14 @@ impl<C: Connect> OpenClient<C> {
         deadline: &Deadline,
         idempotent: bool,
     ) -> Result<Value, Error> {
-        let request = match &self.secret {
-            Some(secret) => {
-                let mut sealed = Vec::new();
-                envelope::seal(&packed, secret, &mut sealed);
-                sealed
-            }
-            None => packed,
-        };
+        let request = Request::new(&packed, &self.protection)?;
         let started = self.metrics.as_ref().map(|_| Instant::now());
         let received = match idempotent {
-            true => self.exchange_repeatedly(&request, deadline).await,
+            true => self.exchange_repeatedly(&request, &packed, deadline).await,
             false => self.exchange_once(&request, deadline).await,
         };
         if let (Some(metrics), Some(started), Ok(_)) = (&self.metrics, started, &received) {
-            metrics.observe(started.elapsed(), request.len());
+            metrics.observe(started.elapsed(), request.bytes().len());
         }
         let result = received.and_then(|value| match Reply::from_value(value) {
             Reply::Value(value) => Ok(value),
@@ -167,7 +165,11 @@ impl<C: Connect> OpenClient<C> {
         result
     }
 
-    async fn exchange_once(&self, request: &[u8], deadline: &Deadline) -> Result<Value, Error> {
+    async fn exchange_once(
+        &self,
+        request: &Request<'_>,
+        deadline: &Deadline,
+    ) -> Result<Value, Error> {
         match &self.connections {
             Connections::Lockstep(pool) => pool.exchange(request, deadline).await,
             Connections::Pipelined(pipeline) => pipeline.exchange(request, deadline).await,
@@ -183,13 +185,14 @@ impl<C: Connect> OpenClient<C> {
 
     async fn exchange_repeatedly(
         &self,
-        request: &[u8],
+        request: &Request<'_>,
+        packed: &[u8],
         deadline: &Deadline,
     ) -> Result<Value, Error> {
         self.retries.deposit();
         let mut retries = 0;
+        let mut received = self.exchange_once(request, deadline).await;
         loop {
-            let received = self.exchange_once(request, deadline).await;
             let Err(error) = &received else { return received };
             if !self.retries.allows(error, retries) {
                 return received;
@@ -198,6 +201,7 @@ impl<C: Connect> OpenClient<C> {
             let server = self.address();
             tracing::debug!(%server, retries, %error, cause = error.source(), "sending again");
             pause(retries, deadline).await?;
+            received = self.exchange_once(&Request::new(packed, &self.protection)?, deadline).await;
         }
     }
 }

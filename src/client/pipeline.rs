@@ -10,8 +10,9 @@ use smol::lock;
 
 use super::connect::{Connect, connect};
 use super::deadline::Deadline;
-use super::link::{Driver, Link};
+use super::link::{Driver, Link, Received};
 use super::permits::Permits;
+use super::request::Request;
 use crate::metrics::ClientMetrics;
 use crate::time::{self, Sleep};
 use crate::wire::Limits;
@@ -38,6 +39,7 @@ pub(super) struct Pipeline<C: Connect> {
     openings: AtomicU64,
     lifetime: Option<Duration>,
     limits: Limits,
+    encrypted: bool,
     metrics: Option<ClientMetrics>,
 }
 
@@ -48,6 +50,7 @@ impl<C: Connect> Pipeline<C> {
         max_connections: usize,
         lifetime: Option<Duration>,
         limits: Limits,
+        encrypted: bool,
         metrics: Option<ClientMetrics>,
     ) -> Self {
         Self {
@@ -60,6 +63,7 @@ impl<C: Connect> Pipeline<C> {
             openings: AtomicU64::new(0),
             lifetime,
             limits,
+            encrypted,
             metrics,
         }
     }
@@ -71,7 +75,7 @@ impl<C: Connect> Pipeline<C> {
     /// Sends a request and waits for its reply.
     pub(super) async fn exchange(
         &self,
-        request: &[u8],
+        request: &Request<'_>,
         deadline: &Deadline,
     ) -> Result<Value, Error> {
         let permit = async { Ok(self.permits.acquire().await) };
@@ -81,9 +85,15 @@ impl<C: Connect> Pipeline<C> {
                 Some(link) => (link, self.depth),
                 None => self.open(deadline).await?,
             };
-            let call = async { Ok(link.call(request, depth).await) };
-            if let Some(reply) = deadline.within(Phase::Reply, call).await? {
-                return reply;
+            let call = async { Ok(link.call(request.bytes(), depth).await) };
+            match deadline.within(Phase::Reply, call).await?.transpose()? {
+                Some(Received::Value(reply)) => return Ok(reply),
+                Some(Received::Sealed(mut reply)) => {
+                    let opened = request.open(&mut reply, &self.limits);
+                    // Perhaps somebody has taken a reply out of the row, or put one in.
+                    return opened.inspect_err(|_| link.close());
+                }
+                None => {}
             }
         }
     }
@@ -138,7 +148,8 @@ impl<C: Connect> Pipeline<C> {
         }
         let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
         let address = self.connector.address().clone();
-        let (link, driver) = Driver::new(stream, self.depth, self.limits, address, counted);
+        let (link, driver) =
+            Driver::new(stream, self.depth, self.limits, self.encrypted, address, counted);
         self.links().push(link.clone());
         self.connector.spawn(driver);
         Ok((link, self.depth))

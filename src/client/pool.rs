@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use super::connect::{Connect, as_tls_error, connect};
 use super::deadline::Deadline;
 use super::permits::{Permit, Permits};
+use super::request::{Request, not_a_reply};
 use crate::metrics::{ClientMetrics, OpenConnection};
 use crate::net::connection::Connection;
 use crate::time;
+use crate::wire::Limits;
 use crate::wire::guard::Foreign;
-use crate::wire::{self, Limits};
 use crate::{Error, Phase, Value};
 
 /// The connections to one server.
@@ -54,7 +55,7 @@ impl<C: Connect> Pool<C> {
     /// Sends a request and waits for its reply.
     pub(super) async fn exchange(
         &self,
-        request: &[u8],
+        request: &Request<'_>,
         deadline: &Deadline,
     ) -> Result<Value, Error> {
         self.lease(deadline).await?.exchange(request, deadline).await
@@ -87,16 +88,19 @@ impl<C: Connect> Pool<C> {
         }
     }
 
-    async fn receive(&self, connection: &mut Connection<C::Stream>) -> Result<Value, Error> {
-        let protocol =
-            |malformed: wire::Malformed| Error::Protocol(format!("The reply: {malformed}"));
+    async fn receive(
+        &self,
+        connection: &mut Connection<C::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Value, Error> {
         loop {
             if let Some(foreign) = Foreign::recognise_server(connection.unread()) {
                 let address = self.address();
                 return Err(Error::Protocol(format!("{address} {}", foreign.advice())));
             }
-            if let Some((message, _)) = connection.next_message(&self.limits).map_err(protocol)? {
-                let reply = wire::decode(message.bytes).map_err(protocol)?;
+            let found = connection.next_message(&self.limits).map_err(not_a_reply)?;
+            if let Some((message, _)) = found {
+                let reply = request.open(message.bytes, &self.limits)?;
                 return match connection.unread().len() {
                     0 => Ok(reply),
                     // Nobody can tell which of the values belongs to the request.
@@ -136,15 +140,19 @@ struct Lease<'a, C: Connect> {
 
 impl<C: Connect> Lease<'_, C> {
     /// Writes a request and reads its reply.
-    async fn exchange(mut self, request: &[u8], deadline: &Deadline) -> Result<Value, Error> {
+    async fn exchange(
+        mut self,
+        request: &Request<'_>,
+        deadline: &Deadline,
+    ) -> Result<Value, Error> {
         let pool = self.pool;
         let connection = &mut self.pooled.connection;
-        connection.output().extend_from_slice(request);
+        connection.output().extend_from_slice(request.bytes());
         let written = async { Ok(poll_fn(|context| connection.poll_flush(context)).await) };
         let written = deadline.within(Phase::Send, written).await?;
         // A server that refuses a request before its end answers and reads no more: its reply may
         // be here although the rest could not be written.
-        let reply = pool.receive(connection);
+        let reply = pool.receive(connection, request);
         let reply = deadline.within(Phase::Reply, reply).await?;
         if written.is_ok() {
             connection.shrink();

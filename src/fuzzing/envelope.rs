@@ -1,4 +1,5 @@
-//! An envelope opens to the bytes that were signed, whatever they are, or not at all.
+//! An envelope, or an encrypted message, opens to the bytes that were put in, whatever they are, or
+//! not at all.
 
 use hmac::{Hmac, KeyInit, Mac};
 use rmpv::Value;
@@ -6,7 +7,9 @@ use sha2::Sha256;
 
 use super::Input;
 use crate::wire::agreement::{UNLIMITED, read};
+use crate::wire::cipher::Cipher;
 use crate::wire::envelope::{is_envelope, open, seal};
+use crate::wire::sealed::{is_sealed, open_reply, open_request, seal_reply, seal_request};
 use crate::wire::{FrameFinder, Secret};
 
 const SECRET: &[u8] = b"secret";
@@ -47,6 +50,42 @@ pub fn envelope(data: &[u8]) {
         assert_eq!(opened, body);
     }
     check_open(&sealed, &secret);
+    encrypted(body, &changes, &secret);
+}
+
+/// The same for encrypted messages. Nobody else can make one, so there is nothing to compare with.
+fn encrypted(body: &[u8], changes: &[Change], secret: &Secret) {
+    let cipher = Cipher::new(secret);
+    let mut message = Vec::new();
+    let nonce = seal_request(body, &cipher, &mut message).expect("it is short");
+    let mut reply = body.to_vec();
+    seal_reply(&cipher, nonce, &mut reply, 0).expect("it is short");
+    assert_eq!(open_request(&mut body.to_vec(), &cipher), None);
+    assert_eq!(open_reply(&mut body.to_vec(), &cipher, nonce), None);
+    for sealed in [&message, &reply] {
+        assert!(is_sealed(sealed) && !sealed.len().is_multiple_of(4096));
+        assert_eq!(FrameFinder::new().find(sealed, &UNLIMITED), Ok(Some(sealed.len())));
+    }
+    assert_eq!(open_request(&mut message.clone(), &cipher), Some((nonce, body)));
+    assert_eq!(open_reply(&mut reply.clone(), &cipher, nonce), Some(body));
+    assert_eq!(open_reply(&mut message.clone(), &cipher, nonce), None, "a reflected request");
+    assert_eq!(open_request(&mut reply.clone(), &cipher), None);
+    let other = Cipher::new(&Secret::new(b"Secret"));
+    assert_eq!(open_request(&mut message.clone(), &other), None);
+    let another = seal_request(body, &cipher, &mut Vec::new()).expect("it is short");
+    assert_eq!(open_reply(&mut reply.clone(), &cipher, another), None, "of another request");
+
+    if let Some(change) = changes.first() {
+        let (at, byte) = (change.at % reply.len(), change.byte.max(1));
+        reply[at] ^= byte;
+        assert_eq!(open_reply(&mut reply, &cipher, nonce), None, "{byte:02x} at {at}");
+    }
+    for change in changes {
+        change.apply(&mut message);
+    }
+    if let Some(opened) = open_request(&mut message, &cipher) {
+        assert_eq!(opened, (nonce, body));
+    }
 }
 
 struct Change {

@@ -1,7 +1,9 @@
 //! The inputs that fuzzing starts from, by target and name. A finding becomes a file of its own
 //! beside them, with the ending `.seed` too.
 
+use crate::wire::cipher::Cipher;
 use crate::wire::envelope::seal;
+use crate::wire::sealed::seal_request_with;
 use crate::wire::{Secret, encode};
 use crate::{Value, value};
 
@@ -205,12 +207,21 @@ fn sessions() -> Seeds<Vec<u8>> {
     const LATER: u8 = 2;
     const SILENT: u8 = 4;
     const RESET: u8 = 8;
+    const RAW: u8 = 16;
+    const ENCRYPTED: u8 = 32 | SIGNED;
     let seed =
         |read: u8, flags: u8, sent: &[u8]| [&[read, 255, 63, 16, 63, 3, flags], sent].concat();
     let mut sealed = Vec::new();
     seal(FOO_BAR, &Secret::new(b"secret"), &mut sealed);
     let mut forged = Vec::new();
     seal(FOO_BAR, &Secret::new(b"guess"), &mut forged);
+    let encrypted = |nonce, body: &[u8], secret: &[u8]| {
+        seal_request_with([nonce; 24], body, &Cipher::new(&Secret::new(secret)))
+    };
+    let four: Vec<_> = [b"\x04", b"\x01", b"\xc1", b"\x03"]
+        .map(|body| encrypted(body[0], body, b"secret"))
+        .concat();
+    let guessed = encrypted(1, FOO_BAR, b"guess");
     let mixed = [FOO_BAR, b"\x01\xc0\x93\x01\x02\x03", &[0xa1, 0xff], FOO_BAR].concat();
     vec![
         ("closed", seed(255, PLAIN, &mixed)),
@@ -220,6 +231,13 @@ fn sessions() -> Seeds<Vec<u8>> {
         ("signed", seed(255, SIGNED, &sealed.repeat(3))),
         ("signed-later", seed(9, SIGNED | LATER, &sealed.repeat(3))),
         ("forged", seed(255, SIGNED, &[&forged[..], &sealed, &forged.repeat(3)].concat())),
+        ("encrypted", seed(255, ENCRYPTED, &four)),
+        ("encrypted-later", seed(9, ENCRYPTED | LATER, &[&four[..], b"\x07", &four].concat())),
+        ("encrypted-raw", seed(30, ENCRYPTED | RAW, &four)),
+        ("encrypted-reset", seed(30, ENCRYPTED | RESET, &four)),
+        ("encrypted-forged", seed(255, ENCRYPTED, &[&sealed[..], &guessed, FOO_BAR].concat())),
+        ("encrypted-not-decrypted", seed(255, SIGNED, &four)),
+        ("encrypted-no-secret", seed(255, PLAIN, &four)),
         ("unsigned", seed(255, SIGNED, &mixed)),
         ("no-secret", seed(255, PLAIN, &sealed)),
         ("half", seed(255, SILENT, b"\x01\x92\x01")),

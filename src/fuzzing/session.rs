@@ -15,20 +15,22 @@ use smol::io::{AsyncRead, AsyncWrite};
 use super::Input;
 use crate::Value;
 use crate::net::address::Origin;
-use crate::net::connection::Message;
 use crate::net::reactor::Deferred;
 use crate::net::stream::Transport;
 use crate::server::budget::Budget;
-use crate::server::handler::{self, Closure, Peer};
+use crate::server::context::{self, Peer};
+use crate::server::handler::Closure;
 use crate::server::life_cycle::LifeCycle;
 use crate::server::raw::RawHandler;
 use crate::server::service::{AnyHandler, Refusal, Service, Timeouts};
 use crate::server::session::{Ending, Session, Shared};
 use crate::server::stop::Stop;
 use crate::time::simulated;
+use crate::wire::agreement::UNLIMITED;
+use crate::wire::cipher::Nonce;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::Reply;
-use crate::wire::{self, FrameFinder, Limits, Secret, encode, envelope, frame};
+use crate::wire::{self, FrameFinder, Limits, Protection, Secret, encode, envelope, frame, sealed};
 
 const SECRET: &[u8] = b"secret";
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,7 +45,8 @@ enum End {
 
 /// The input is 7 bytes of options, and what the peer sends: how long the pieces are that are read
 /// and written, the limits, the requests in flight, and flags for a secret, for handlers that take
-/// a moment, for the end, and for one that gets bytes.
+/// a moment, for the end, for one that gets bytes, and for encryption with
+/// the secret.
 pub fn session(data: &[u8]) {
     let mut input = Input(data);
     let read_size = usize::from(input.byte()) + 1;
@@ -59,7 +62,10 @@ pub fn session(data: &[u8]) {
     let budget = Budget::new(usize::MAX);
     let service = Arc::new(Service {
         handler: handler(flags & 16 != 0, flags & 2 != 0),
-        secret: (flags & 1 != 0).then(|| Secret::new(SECRET)),
+        protection: match flags & 1 {
+            0 => Protection::None,
+            _ => Protection::new(Some(&Secret::new(SECRET)), flags & 32 != 0).expect("a secret"),
+        },
         limits,
         max_in_flight,
         budget: budget.clone(),
@@ -90,6 +96,8 @@ pub fn session(data: &[u8]) {
 
     let written = replies.take();
     let (expected, is_over) = expected(sent, &service, end);
+    let written = decrypted(written, &expected, &service);
+    let expected = expected.into_iter().map(|(reply, _)| reply).collect::<Vec<_>>().concat();
     // What a peer speaks is told by the bytes that come first, so the pieces count.
     if let Some(foreign) = Foreign::recognise(sent)
         && written.starts_with(foreign.answer())
@@ -142,7 +150,7 @@ fn run(stream: Pieces, service: Arc<Service>) -> Ending {
     let deferred = Rc::new(Deferred::default());
     let shared = Rc::new(Shared::new(deferred.clone(), Stop::new(Default::default)));
     let peer = Peer { origin: Origin(None), tls: false, identity: None };
-    let context = handler::Context::new(peer, service.secret.is_some());
+    let context = context::Context::new(peer, &service.protection);
     let mut session = pin!(Session::new(stream, service, shared, context).run());
     let woken = Arc::new(Woken(AtomicBool::new(true)));
     let waker = Waker::from(woken.clone());
@@ -157,36 +165,72 @@ fn run(stream: Pieces, service: Arc<Service>) -> Ending {
     }
 }
 
+/// What was written, as it would be without encryption. The last reply may not be whole: that says
+/// nothing then.
+fn decrypted(written: Vec<u8>, expected: &[Expected], service: &Service) -> Vec<u8> {
+    let Protection::Encrypted(cipher) = &service.protection else { return written };
+    let mut rest = written.as_slice();
+    let mut plain = Vec::new();
+    for (_, nonce) in expected {
+        let found = FrameFinder::new().find(rest, &UNLIMITED).expect("the session's own");
+        let Some(length) = found else { return plain };
+        let (reply, behind) = rest.split_at(length);
+        let mut reply = reply.to_vec();
+        rest = behind;
+        match nonce {
+            None => {
+                assert!(!sealed::is_sealed(&reply), "nobody could open it");
+                plain.extend_from_slice(&reply);
+            }
+            Some(nonce) => {
+                let opened = sealed::open_reply(&mut reply, cipher, *nonce);
+                plain.extend_from_slice(opened.expect("encrypted for its request"));
+            }
+        }
+    }
+    plain.extend_from_slice(rest);
+    plain
+}
+
+/// A reply before its encryption, and the nonce of the request that it is encrypted for.
+type Expected = (Vec<u8>, Option<Nonce>);
+
 /// What a peer gets that sends one message after the other, and whether it is refused.
-fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
+fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<Expected>, bool) {
     let mut replies = Vec::new();
+    let mut push = |reply: &Reply, nonce| {
+        let mut packed = Vec::new();
+        reply.encode(&mut packed);
+        replies.push((packed, nonce));
+    };
     let mut refused_signatures = 0;
     while !sent.is_empty() {
+        let mut nonce = None;
         let mut finder = FrameFinder::new();
         let received = match finder.find(sent, &service.limits) {
             Ok(Some(length)) => {
                 let (bytes, rest) = sent.split_at(length);
                 sent = rest;
-                let message = Message { bytes, items: finder.items() };
-                open(message, service).and_then(|message| decode(message, service))
+                let items = finder.items();
+                open(bytes, items, service, &mut nonce).and_then(|bytes| decode(&bytes, service))
             }
             Ok(None) if end == End::Silent => Err(Refusal::TimedOut { after: SECOND }),
             Ok(None) => break,
             Err(malformed) => {
-                Refusal::from(malformed).reply().encode(&mut replies);
+                push(&Refusal::from(malformed).reply(), None);
                 return (replies, true);
             }
         };
         match received {
             Ok(value) => {
                 refused_signatures = 0;
-                Reply::Value(value).encode(&mut replies);
+                push(&Reply::Value(value), nonce);
             }
             Err(refusal) => {
-                refusal.reply().encode(&mut replies);
-                match refusal {
-                    Refusal::InvalidSignature => refused_signatures += 1,
-                    _ => refused_signatures = 0,
+                push(&refusal.reply(), nonce);
+                match refusal.is_unverified() {
+                    true => refused_signatures += 1,
+                    false => refused_signatures = 0,
                 }
                 if refused_signatures == 3 || matches!(refusal, Refusal::TimedOut { .. }) {
                     return (replies, true);
@@ -197,17 +241,41 @@ fn expected(mut sent: &[u8], service: &Service, end: End) -> (Vec<u8>, bool) {
     (replies, false)
 }
 
-/// What the handler is to get out of a message: nothing that is not signed, if it must be.
-fn open<'a>(message: Message<'a>, service: &Service) -> Result<Message<'a>, Refusal> {
-    let Some(secret) = &service.secret else { return Ok(message) };
-    let bytes = envelope::open(message.bytes, secret).ok_or(Refusal::InvalidSignature)?;
-    Ok(Message { bytes, items: frame::check_whole(bytes, &service.limits)? })
+/// What the handler is to get out of a message: nothing that is not signed or encrypted, if it must
+/// be. And the nonce that its reply is encrypted for.
+fn open(
+    message: &[u8],
+    items: usize,
+    service: &Service,
+    nonce: &mut Option<Nonce>,
+) -> Result<Vec<u8>, Refusal> {
+    let is_sealed = sealed::is_sealed(message);
+    let mut message = message.to_vec();
+    let bytes = match &service.protection {
+        Protection::None => {
+            assert_eq!(frame::check_whole(&message, &service.limits), Ok(items));
+            return Ok(message);
+        }
+        Protection::Signed(secret) => envelope::open(&message, secret).ok_or(match is_sealed {
+            true => Refusal::NotDecrypted,
+            false => Refusal::InvalidSignature,
+        })?,
+        Protection::Encrypted(cipher) => {
+            let opened = sealed::open_request(&mut message, cipher);
+            *nonce = opened.map(|(nonce, _)| nonce);
+            let refusal = if is_sealed { Refusal::NotOpened } else { Refusal::NotEncrypted };
+            opened.ok_or(refusal)?.1
+        }
+    };
+    frame::check_whole(bytes, &service.limits)?;
+    Ok(bytes.to_vec())
 }
 
-fn decode(message: Message<'_>, service: &Service) -> Result<Value, Refusal> {
-    match service.secret.is_none() && envelope::is_envelope(message.bytes) {
-        true => Err(Refusal::NoSecret),
-        false => Ok(wire::decode(message.bytes)?),
+fn decode(message: &[u8], service: &Service) -> Result<Value, Refusal> {
+    match service.protection {
+        Protection::None if envelope::is_envelope(message) => Err(Refusal::NoSecret),
+        Protection::None if sealed::is_sealed(message) => Err(Refusal::NoSecretToDecrypt),
+        _ => Ok(wire::decode(message)?),
     }
 }
 

@@ -22,9 +22,10 @@ const MIN_READ_BYTES: usize = 4 * 1024;
 const MAX_COPIED_BYTES: usize = 16 * 1024;
 
 /// A whole message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Message<'a> {
-    pub(crate) bytes: &'a [u8],
+    /// Where it arrived, and where it is decrypted.
+    pub(crate) bytes: &'a mut [u8],
     /// The values in it, at all its levels.
     pub(crate) items: usize,
 }
@@ -268,10 +269,10 @@ impl Input {
         self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
-    fn consume(&mut self, length: usize) -> &[u8] {
+    fn consume(&mut self, length: usize) -> &mut [u8] {
         let start = self.start;
         self.start += length;
-        self.bytes.get(start..self.start).unwrap_or_default()
+        self.bytes.get_mut(start..self.start).unwrap_or_default()
     }
 
     /// The size to grow to for the next read, in a message of `at_least` so many bytes; `None` if

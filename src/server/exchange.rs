@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{CatchUnwind, FutureExt};
 
-use super::handler::{Context, Later};
+use super::context::Context;
+use super::handler::Later;
 use super::service::{handler_timed_out, panicked};
 use crate::metrics::InFlight;
 use crate::time::LocalSleep;

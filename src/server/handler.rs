@@ -1,22 +1,18 @@
 //! What a server runs for each message: closures and functions of several kinds, or a type of the
 //! caller's own, brought to one form. Knows no connections.
 
-use std::any::{Any, type_name};
+use std::any::type_name;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use serde::Serialize;
 
-use super::state::{State, States};
+use super::context::Context;
 use crate::name::short_name;
-use crate::net::address::Origin;
-use crate::net::tls::TlsIdentity;
 use crate::{Error, RpcError, Serde, Value, to_value};
 
 /// A type that answers messages. A closure given to [`Server::new`](crate::Server::new) is one;
@@ -158,94 +154,6 @@ impl fmt::Debug for Response {
             Answer::Later(_) => f.write_str("Later(..)"),
             Answer::Written => f.write_str("Written"),
         }
-    }
-}
-
-/// What a handler knows of a call beside its message. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Context {
-    connection: Arc<Connection>,
-    signed: bool,
-}
-
-/// The part of a context that all calls of a connection share.
-#[derive(Debug)]
-struct Connection {
-    id: u64,
-    peer: Peer,
-    states: States,
-    /// No more messages come from it.
-    gone: AtomicBool,
-}
-
-/// Who is at the other end of a connection.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) origin: Origin,
-    pub(crate) tls: bool,
-    pub(crate) identity: Option<Box<TlsIdentity>>,
-}
-
-impl Context {
-    pub(crate) fn new(peer: Peer, signed: bool) -> Self {
-        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
-        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        let (states, gone) = (States::default(), AtomicBool::new(false));
-        Self { connection: Arc::new(Connection { id, peer, states, gone }), signed }
-    }
-
-    /// Returns the address of the peer; `None` over a Unix socket, where peers have none.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.connection.peer.origin.0
-    }
-
-    /// Returns the number of the connection: another one for each connection to any server of the
-    /// process.
-    pub fn connection_id(&self) -> u64 {
-        self.connection.id
-    }
-
-    /// Finds the connection's state of type `T`: what the first callback of
-    /// [`on_connect`](crate::Server::on_connect) with that type has returned. `None` if there is no
-    /// such callback, or it has panicked.
-    pub fn state<T: Any>(&self) -> Option<&T> {
-        self.connection.states.find()
-    }
-
-    /// Adds to the connection's state.
-    pub(super) fn keep(&self, state: State) {
-        self.connection.states.push(state);
-    }
-
-    /// Whether no more messages come from the connection. True before its handler hears of it: what
-    /// that has not cleared away by then, it has to find here.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.connection.gone.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn mark_gone(&self) {
-        self.connection.gone.store(true, Ordering::Release);
-    }
-
-    /// The peer as logs name it.
-    pub(crate) fn origin(&self) -> Origin {
-        self.connection.peer.origin
-    }
-
-    /// Whether the message was signed with the server's secret.
-    pub fn is_signed(&self) -> bool {
-        self.signed
-    }
-
-    /// Whether the message came over TLS.
-    pub fn is_tls(&self) -> bool {
-        self.connection.peer.tls
-    }
-
-    /// Returns the verified identity of the client's certificate; `None` without
-    /// [`tls_client_ca`](crate::Server::tls_client_ca).
-    pub fn tls_identity(&self) -> Option<&TlsIdentity> {
-        self.connection.peer.identity.as_deref()
     }
 }
 
@@ -504,7 +412,10 @@ impl<T> Future for BlockingCall<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::address::Origin;
+    use crate::server::context::Peer;
     use crate::services::typed::Typed;
+    use crate::wire::Protection;
 
     fn function(message: Value) -> Value {
         message
@@ -521,7 +432,7 @@ mod tests {
         M: 'static,
     {
         let peer = Peer { origin: Origin(None), tls: false, identity: None };
-        match Closure::new(handler).call(message.into(), &Context::new(peer, false)).0 {
+        match Closure::new(handler).call(message.into(), &Context::new(peer, &Protection::None)).0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => smol::block_on(reply),
             Answer::Written => panic!("no closure over values writes"),

@@ -5,6 +5,7 @@
 
 mod admission;
 pub(crate) mod budget;
+pub(crate) mod context;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
@@ -14,6 +15,7 @@ mod limits;
 mod presence;
 mod queue;
 pub(crate) mod raw;
+pub(crate) mod sealing;
 pub(crate) mod service;
 pub(crate) mod session;
 mod start;
@@ -64,6 +66,7 @@ pub struct Server {
     threads: Option<usize>,
     limits: Limits,
     auth_secret: Option<Secret>,
+    encrypt: bool,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
     metrics: bool,
@@ -174,6 +177,7 @@ impl Server {
             threads: None,
             limits: Limits::default(),
             auth_secret: None,
+            encrypt: false,
             tls: None,
             tls_client_ca: None,
             metrics: false,
@@ -219,6 +223,18 @@ impl Server {
     /// message is refused, as nobody could verify it.
     pub fn auth_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.auth_secret = Some(Secret::new(secret.as_ref()));
+        self
+    }
+
+    /// Takes encrypted messages only, and encrypts each reply, with keys that are derived from
+    /// [`auth_secret`](Self::auth_secret), which this needs (XChaCha20-Poly1305). For where TLS
+    /// cannot be had; clients set [`Client::encrypt`](crate::Client::encrypt). The README has the
+    /// format, and what it does not give.
+    ///
+    /// Other messages get an [`Error::Auth`], in the clear as their peers could not read it
+    /// otherwise, and nothing in them is decoded. Defaults to off.
+    pub fn encrypt(mut self) -> Self {
+        self.encrypt = true;
         self
     }
 
@@ -330,6 +346,7 @@ impl fmt::Debug for Server {
             .field("threads", &self.threads)
             .field("limits", &self.limits)
             .field("auth_secret", &self.auth_secret)
+            .field("encrypt", &self.encrypt)
             .field("tls", &self.tls)
             .field("tls_client_ca", &self.tls_client_ca)
             .field("metrics", &self.metrics)

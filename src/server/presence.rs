@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::handler::{Context, Handler};
+use super::context::Context;
+use super::handler::Handler;
 use super::life_cycle::{self, OnStop};
 use super::service::{AnyHandler, Service};
 

@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::handler::{Context, not_serialized};
+use super::context::Context;
+use super::handler::not_serialized;
 use crate::value::from_message;
 use crate::wire::{self, Limits, MAX_MAX_DEPTH, encode, frame};
 use crate::{RpcError, Value, name};

@@ -10,12 +10,16 @@ use super::budget::Budget;
 use crate::RpcError;
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
-use crate::server::handler::{Answer, Context, Handler, not_serialized};
+use crate::server::context::Context;
+use crate::server::handler::{Answer, Handler, not_serialized};
 use crate::server::life_cycle::LifeCycle;
 use crate::server::raw::{RawHandler, RawMessage, RawReply};
+use crate::server::sealing::Sealing;
+use crate::wire::cipher::Cipher;
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
-use crate::wire::{self, Limits, Malformed, Secret, frame};
+use crate::wire::sealed::{self, NO_SECRET_TO_DECRYPT, NOT_DECRYPTED, NOT_ENCRYPTED, NOT_OPENED};
+use crate::wire::{self, Limits, Malformed, Protection, frame};
 
 /// What a peer is told when a handler panics. The details are in the log, not on the wire.
 const HANDLER_PANICKED: &str = "The handler failed, the server's log has the details";
@@ -27,7 +31,7 @@ const NO_MEMORY: &str = "The server has no memory left for the message (max_memo
 /// The handler and the rules of one server.
 pub(crate) struct Service {
     pub(crate) handler: AnyHandler,
-    pub(crate) secret: Option<Secret>,
+    pub(crate) protection: Protection,
     pub(crate) limits: Limits,
     /// Requests of one connection that may run at once.
     pub(crate) max_in_flight: usize,
@@ -57,6 +61,14 @@ pub(crate) enum Refusal {
     InvalidSignature,
     /// There is a signature, and no secret to verify it with.
     NoSecret,
+    /// It is encrypted, and there is no secret to decrypt it with.
+    NoSecretToDecrypt,
+    /// It is encrypted, where messages are signed.
+    NotDecrypted,
+    /// It is not encrypted, where messages are.
+    NotEncrypted,
+    /// It is not encrypted with the server's secret, or was changed since.
+    NotOpened,
     /// The messages on their way take all the memory that there is for them.
     NoMemory {
         limit: usize,
@@ -78,10 +90,19 @@ impl Refusal {
     pub(crate) fn rule(self) -> &'static str {
         match self {
             Self::Malformed(malformed) => malformed.limit().unwrap_or("messagepack"),
-            Self::InvalidSignature | Self::NoSecret => "auth_secret",
+            Self::InvalidSignature | Self::NoSecret | Self::NoSecretToDecrypt => "auth_secret",
+            Self::NotDecrypted | Self::NotEncrypted | Self::NotOpened => "auth_secret",
             Self::NoMemory { .. } => "max_memory_bytes",
             Self::TimedOut { .. } => "message_timeout",
         }
+    }
+
+    /// Whether the message is not from somebody who knows the secret, as far as the server can tell.
+    pub(crate) fn is_unverified(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidSignature | Self::NotDecrypted | Self::NotEncrypted | Self::NotOpened
+        )
     }
 
     /// The `reason` label of the metrics: the text without what the peer may vary, as the distinct
@@ -91,6 +112,10 @@ impl Refusal {
             Self::Malformed(malformed) => malformed.reason(),
             Self::InvalidSignature => INVALID_SIGNATURE,
             Self::NoSecret => NO_SECRET,
+            Self::NoSecretToDecrypt => NO_SECRET_TO_DECRYPT,
+            Self::NotDecrypted => NOT_DECRYPTED,
+            Self::NotEncrypted => NOT_ENCRYPTED,
+            Self::NotOpened => NOT_OPENED,
             Self::NoMemory { .. } => NO_MEMORY,
             Self::TimedOut { .. } => MESSAGE_TIMED_OUT,
         }
@@ -100,8 +125,12 @@ impl Refusal {
     pub(crate) fn reply(self) -> Reply {
         match self {
             Self::Malformed(malformed) => Reply::Rpc(malformed.to_string()),
-            Self::InvalidSignature => Reply::Auth(INVALID_SIGNATURE.to_owned()),
-            Self::NoSecret => Reply::Auth(NO_SECRET.to_owned()),
+            Self::InvalidSignature
+            | Self::NoSecret
+            | Self::NoSecretToDecrypt
+            | Self::NotDecrypted
+            | Self::NotEncrypted
+            | Self::NotOpened => Reply::Auth(self.reason().to_owned()),
             Self::NoMemory { limit } => Reply::Rpc(format!(
                 "The server has no memory left for the message (max_memory_bytes {limit}), \
                  try again later, or send less at once"
@@ -130,16 +159,40 @@ impl AnyHandler {
     }
 }
 
+/// What the handler gets of a message, within the limits and not decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The values in it, at all its levels.
+    pub(crate) items: usize,
+}
+
 impl Service {
-    /// Takes what the handler is to get out of a message, without decoding it.
+    /// Takes what the handler is to get out of a message, without decoding it. Of an encrypted one,
+    /// `sealing` takes note for the reply.
     ///
-    /// Invariant (G7): with a secret, nothing is looked at before its signature is verified.
+    /// Invariant (G7): with a secret, nothing is looked at before it is verified.
     #[inline]
-    pub(crate) fn open<'a>(&self, message: Message<'a>) -> Result<Message<'a>, Refusal> {
-        let Some(secret) = &self.secret else { return Ok(message) };
-        let bytes = envelope::open(message.bytes, secret).ok_or(Refusal::InvalidSignature)?;
+    pub(crate) fn open<'a>(
+        &self,
+        message: Message<'a>,
+        sealing: Option<&mut Sealing>,
+    ) -> Result<Opened<'a>, Refusal> {
+        let bytes = match &self.protection {
+            Protection::None => {
+                return Ok(Opened { bytes: message.bytes, items: message.items });
+            }
+            Protection::Signed(secret) => {
+                let bytes = &*message.bytes;
+                envelope::open(bytes, secret).ok_or_else(|| match sealed::is_sealed(bytes) {
+                    true => Refusal::NotDecrypted,
+                    false => Refusal::InvalidSignature,
+                })?
+            }
+            Protection::Encrypted(cipher) => decrypt(message.bytes, cipher, sealing)?,
+        };
         let items = frame::check_whole(bytes, &self.limits)?;
-        Ok(Message { bytes, items })
+        Ok(Opened { bytes, items })
     }
 
     /// Calls the handler with what [`open`](Self::open) has returned. One that gets bytes writes its
@@ -147,12 +200,15 @@ impl Service {
     #[inline(always)] // what it returns is large, and copied if it goes through memory
     pub(crate) fn answer(
         &self,
-        message: Message<'_>,
+        message: Opened<'_>,
         context: &Context,
         out: &mut Vec<u8>,
     ) -> Result<Answer, Refusal> {
-        if self.secret.is_none() && envelope::is_envelope(message.bytes) {
-            return Err(Refusal::NoSecret);
+        // A map of two entries, in one of its three forms.
+        if let (Protection::None, Some(0x82 | 0xde | 0xdf)) =
+            (&self.protection, message.bytes.first())
+        {
+            refuse_wrapped(message.bytes)?;
         }
         // Unwind safe: the handler's own state is behind `&self`, as with any shared state that a
         // panic may poison; of ours only `out` is changed inside.
@@ -180,6 +236,33 @@ impl Service {
             }
         })
     }
+}
+
+/// Decrypts a message where it is. Not inline: the way of the others is shorter without it.
+#[inline(never)]
+fn decrypt<'a>(
+    message: &'a mut [u8],
+    cipher: &Cipher,
+    sealing: Option<&mut Sealing>,
+) -> Result<&'a [u8], Refusal> {
+    let is_sealed = sealed::is_sealed(message);
+    let opened = sealed::open_request(message, cipher);
+    if let Some(sealing) = sealing {
+        sealing.owe(opened.map(|(nonce, _)| nonce));
+    }
+    let refusal = if is_sealed { Refusal::NotOpened } else { Refusal::NotEncrypted };
+    opened.map(|(_, bytes)| bytes).ok_or(refusal)
+}
+
+/// Refuses what somebody has signed or encrypted, where there is no secret.
+fn refuse_wrapped(message: &[u8]) -> Result<(), Refusal> {
+    if envelope::is_envelope(message) {
+        return Err(Refusal::NoSecret);
+    }
+    if sealed::is_sealed(message) {
+        return Err(Refusal::NoSecretToDecrypt);
+    }
+    Ok(())
 }
 
 /// Logs that a handler took too long and returns what the peer is told of it.

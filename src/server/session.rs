@@ -21,8 +21,8 @@
 //! | the same for a raw handler | 3,180 | 480 |
 //!
 //! Counted with `strace -c -p THREAD`, callgrind (2,000 batches against none) and, in
-//! `tests/allocations.rs`, with the allocator. Metrics and signatures allocate nothing, timers are
-//! set only where something waits, and no other thread is woken.
+//! `tests/allocations.rs`, with the allocator. Metrics, signatures and encryption allocate nothing,
+//! timers are set only where something waits, and no other thread is woken.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -35,10 +35,12 @@ use std::task::{self, Poll, ready};
 use std::time::Instant;
 
 use super::budget::{Holding, decoded_bytes};
+use super::context::Context;
 use super::exchange::{Account, Exchange};
-use super::handler::{Answer, Context};
+use super::handler::Answer;
 use super::presence::Presence;
 use super::queue::{Done, Queue};
+use super::sealing::Sealing;
 use super::service::{Refusal, Service};
 use super::stop::{Parting, Stop};
 use super::watch::{Wait, Watch};
@@ -46,6 +48,7 @@ use crate::metrics::ServerConnectionMetrics;
 use crate::net::connection::{Buffers, Connection};
 use crate::net::reactor::Deferred;
 use crate::net::stream::{Transport, linger};
+use crate::wire::Protection;
 use crate::wire::guard::Foreign;
 use crate::wire::reply::{self, Reply};
 
@@ -125,10 +128,13 @@ pub(crate) struct Session<S> {
     metrics: Option<ServerConnectionMetrics>,
     /// Requests whose handlers are not done, and replies that wait behind them, in order.
     queue: Queue,
+    /// `None` if replies are not encrypted.
+    sealing: Option<Box<Sealing>>,
     holding: Holding,
     watch: Watch,
     /// Messages so far.
     messages: u64,
+    /// Those that were not verified since one was.
     refused_signatures: u32,
     /// Bytes of messages that may still be handled in this wake.
     share: usize,
@@ -151,6 +157,7 @@ impl<S: Transport> Session<S> {
     ) -> Box<Self> {
         let origin = context.origin();
         let metrics = service.metrics.as_ref().map(|metrics| metrics.connection(origin.machine()));
+        let sealing = service.protection.is_encrypted().then(Box::default);
         let holding = Holding::new(service.budget.clone());
         let presence = Some(Presence::begin(&service, &context));
         Box::new(Self {
@@ -161,6 +168,7 @@ impl<S: Transport> Session<S> {
             presence,
             metrics,
             queue: Queue::default(),
+            sealing,
             holding,
             watch: Watch::default(),
             messages: 0,
@@ -365,7 +373,7 @@ impl<S: Transport> Session<S> {
             let started =
                 self.metrics.as_ref().map(|_| self.lap.take().unwrap_or_else(Instant::now));
             let mut account = Account::open(message.bytes.len(), started);
-            let opened = match self.service.open(message) {
+            let opened = match self.service.open(message, self.sealing.as_deref_mut()) {
                 Ok(opened) => opened,
                 Err(refusal) => {
                     self.refuse(refusal, &mut account);
@@ -378,10 +386,11 @@ impl<S: Transport> Session<S> {
                 self.refuse(Refusal::NoMemory { limit }, &mut account);
                 continue;
             }
+            let start = output.len();
             match self.service.answer(opened, &self.context, output) {
                 Ok(answer) => {
                     self.refused_signatures = 0;
-                    self.take_answer(answer, &mut account, context);
+                    self.take_answer(answer, start, &mut account, context);
                 }
                 Err(refusal) => self.refuse(refusal, &mut account),
             }
@@ -389,27 +398,37 @@ impl<S: Transport> Session<S> {
         true
     }
 
-    fn open_account(&self, bytes: usize) -> Account {
+    /// Begins to answer what is no whole message, and so cannot be opened.
+    fn open_account(&mut self, bytes: usize) -> Account {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.owe(None);
+        }
         Account::open(bytes, self.metrics.as_ref().map(|_| Instant::now()))
     }
 
     /// Takes the account by reference, as most of what follows does, and looks at the value where it
-    /// is: copying what was just written costs a small request a fifth of its time here.
+    /// is: copying what was just written costs a small request a fifth of its time here. The output
+    /// ended at `start` before.
     #[inline(always)]
     fn take_answer(
         &mut self,
         answer: Answer,
+        start: usize,
         account: &mut Account,
         context: &mut task::Context<'_>,
     ) {
         if let (Answer::Ready(Ok(value)), true) = (&answer, self.queue.is_empty()) {
             reply::encode_value(value, self.connection.output());
+            self.seal(start);
             self.replied(Ok(()), account);
             return;
         }
         match answer {
             // Nothing waits in the queue of a server that has a raw handler.
-            Answer::Written => self.replied(Ok(()), account),
+            Answer::Written => {
+                self.seal(start);
+                self.replied(Ok(()), account);
+            }
             Answer::Ready(result) => {
                 let reply = account.reply(result);
                 self.reply(&reply, account);
@@ -438,7 +457,7 @@ impl<S: Transport> Session<S> {
         account.limit = Some(refusal.rule());
         account.reason = Some(refusal.reason());
         self.reply(&refusal.reply(), account);
-        if refusal != Refusal::InvalidSignature {
+        if !refusal.is_unverified() {
             self.refused_signatures = 0;
             return;
         }
@@ -482,7 +501,9 @@ impl<S: Transport> Session<S> {
             }
             self.write(&reply, &account);
             while let Some(done) = self.queue.pop_done() {
+                let start = self.connection.output().len();
                 self.connection.output().extend_from_slice(&done.packed);
+                self.seal(start);
                 self.observe(&done.account);
             }
         }
@@ -490,8 +511,28 @@ impl<S: Transport> Session<S> {
 
     #[inline]
     fn write(&mut self, reply: &Reply, account: &Account) {
+        let start = self.connection.output().len();
         reply.encode(self.connection.output());
+        self.seal(start);
         self.replied(reply.error().map_or(Ok(()), Err), account);
+    }
+
+    /// Encrypts the reply that was just written, from `start` on, if replies are encrypted.
+    #[inline]
+    fn seal(&mut self, start: usize) {
+        if self.sealing.is_some() {
+            self.encrypt(start);
+        }
+    }
+
+    /// Not inline: the way of other replies is shorter without it.
+    #[inline(never)]
+    fn encrypt(&mut self, start: usize) {
+        if let (Some(sealing), Protection::Encrypted(cipher)) =
+            (&mut self.sealing, &self.service.protection)
+        {
+            sealing.seal(cipher, self.connection.output(), start);
+        }
     }
 
     /// Takes note of a reply that is written.

@@ -20,7 +20,7 @@ use crate::metrics::{self, endpoint};
 use crate::net::address::{Address, join_host_port};
 use crate::net::listener::Listener;
 use crate::net::tls;
-use crate::wire::Secret;
+use crate::wire::Protection;
 use crate::{Error, log};
 
 /// A server that has its port.
@@ -80,9 +80,8 @@ impl Server {
                 Some(TlsAcceptor::from(tls::server_config(identity, client_ca.as_deref())?))
             }
         };
-        if self.auth_secret.as_ref().is_some_and(Secret::is_empty) {
-            return config("auth_secret is empty: anyone could sign");
-        }
+        let protection = Protection::new(self.auth_secret.as_ref(), self.encrypt)
+            .map_err(|text| Error::Config(text.to_owned()))?;
         if self.threads == Some(0) {
             return config("threads must be 1 at least");
         }
@@ -108,12 +107,12 @@ impl Server {
             let opened =
                 endpoint::open(host, port).map_err(bind_error(join_host_port(host, port)))?;
             metrics_addr = Some(opened);
-            let signed = self.auth_secret.is_some();
+            let signed = protection.is_signed();
             metrics = Some(metrics::server(handler.name(), signed, tls.is_some()));
         }
         let service = Service {
             handler,
-            secret: self.auth_secret,
+            protection,
             limits: self.limits.message,
             max_in_flight: self.limits.max_in_flight,
             budget: self.limits.max_memory_bytes.map_or_else(Budget::of_process, Budget::new),

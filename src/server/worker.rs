@@ -18,7 +18,7 @@ use smol::future::FutureExt;
 use smol::io::AsyncWriteExt;
 
 use super::admission::{Arrival, Place};
-use super::handler::{Context, Peer};
+use super::context::{Context, Peer};
 use super::service::Service;
 use super::session::{Ending, Session, Shared};
 use super::stop::Stop;
@@ -210,7 +210,7 @@ impl Accepted {
             }
         };
         let peer = Peer { origin, tls: is_tls, identity };
-        let context = Context::new(peer, service.secret.is_some());
+        let context = Context::new(peer, &service.protection);
         Ok(Session::new(stream, service, self.shared, context).run().await)
     }
 }

@@ -20,8 +20,9 @@ use crate::client::deadline::Deadline;
 use crate::client::link::Driver;
 use crate::client::open::OpenClient;
 use crate::time::{Sleep, now};
+use crate::wire::cipher::Nonce;
 use crate::wire::reply::Reply;
-use crate::wire::{FrameFinder, Limits, decode, encode, envelope};
+use crate::wire::{FrameFinder, Limits, Protection, decode, encode, envelope, sealed};
 use crate::{Error, Phase, RpcError, Value, value};
 
 /// How often a client of a world sends an idempotent call again.
@@ -242,11 +243,8 @@ fn open(
         peers: Rc::clone(&peers),
     };
     let client = client.clone().idempotent_retries(RETRIES);
-    let client = match world.options.secret {
-        Some(_) => client.auth_secret(b"simulated"),
-        None => client,
-    };
-    (Rc::new(OpenClient::new(connector, &client.options, None)), peers)
+    let protection = world.options.protection();
+    (Rc::new(OpenClient::new(connector, &client.options, protection, None)), peers)
 }
 
 /// A good client with small requests, which nobody may disturb (G5).
@@ -343,6 +341,12 @@ fn clients(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
                     None => {}
                     Some(Ok(reply)) => request.check(&world, &Ok(reply)),
                     Some(Err(Error::Rpc(error))) => request.check(&world, &Err(error)),
+                    // A refusal of what never was a whole message, so that there is no request to
+                    // encrypt it for.
+                    Some(Err(Error::Auth(text))) => {
+                        assert!(world.options.protection().is_encrypted(), "{text}");
+                        assert!(request.may_be_refused(&world, &text), "{request:?}: {text}");
+                    }
                     Some(Err(Error::Timeout { .. })) => assert!(timeout.is_some()),
                     Some(Err(Error::Disconnected { .. })) => {
                         let owed = !foul && world.has_memory() && request.has_run(&world);
@@ -372,16 +376,19 @@ enum Item {
 
 /// A peer of raw bytes that sends as it likes, and may never read.
 fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
-    let secret = world.options.secret.as_ref();
+    let protection = world.options.protection();
+    let mut nonces = Vec::new();
     let mut bytes = Vec::new();
     let mut items = Vec::new();
     for _ in 0..rng.u32(1..12) {
         let item = match rng.u32(0..12) {
             0 => {
                 let forged = Request::random(number(next_number, FORGED), rng).packed();
-                match secret {
-                    Some(_) => bytes.extend(forged),
-                    None => envelope::seal(&forged, &crate::wire::Secret::new(b"x"), &mut bytes),
+                match protection {
+                    Protection::Signed(_) | Protection::Encrypted(_) => bytes.extend(forged),
+                    Protection::None => {
+                        envelope::seal(&forged, &crate::wire::Secret::new(b"x"), &mut bytes)
+                    }
                 }
                 Item::Forged
             }
@@ -395,9 +402,15 @@ fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
             }
             _ => {
                 let request = Request::random(number(next_number, 0), rng);
-                match secret {
-                    Some(secret) => envelope::seal(&request.packed(), secret, &mut bytes),
-                    None => bytes.extend(request.packed()),
+                let packed = request.packed();
+                match &protection {
+                    Protection::None => bytes.extend(packed),
+                    Protection::Signed(secret) => envelope::seal(&packed, secret, &mut bytes),
+                    Protection::Encrypted(cipher) => {
+                        let nonce = sealed::seal_request(&packed, cipher, &mut bytes);
+                        nonces.resize(items.len(), None);
+                        nonces.push(nonce.ok());
+                    }
                 }
                 Item::Request(request)
             }
@@ -451,11 +464,11 @@ fn raw(world: &Rc<World>, next_number: &mut u64, rng: &mut Rng) {
             None
         };
         let served = async { Some(future::zip(write, read).await) };
-        let Some((written, (end, received))) = served.or(gives_up).await else {
+        let Some((written, (end, mut received))) = served.or(gives_up).await else {
             assert!(foul, "G1: neither an answer nor an end");
             return;
         };
-        let answers = answers(&received);
+        let answers = answers(&mut received, &protection, &nonces);
         world.log(|| format!("raw: {written:?} {end:?} {} answers", answers.len()));
         for (item, answer) in items.iter().zip(&answers) {
             item.check(&world, answer);
@@ -516,14 +529,35 @@ impl Item {
     }
 }
 
-/// The whole messages in what came back.
-fn answers(mut received: &[u8]) -> Vec<Value> {
+/// The whole messages in what came back, decrypted if they answer the request with that nonce.
+fn answers(
+    mut received: &mut [u8],
+    protection: &Protection,
+    nonces: &[Option<Nonce>],
+) -> Vec<Value> {
     let mut answers = Vec::new();
     while let Some(length) =
         FrameFinder::new().find(received, &UNLIMITED).expect("the server is well-behaved")
     {
-        answers.push(decode(&received[..length]).expect("the server is well-behaved"));
-        received = &received[length..];
+        let (message, rest) = received.split_at_mut(length);
+        received = rest;
+        let nonce = nonces.get(answers.len()).copied().flatten();
+        let mut is_encrypted = false;
+        let answer = match (protection, nonce) {
+            (Protection::Encrypted(cipher), Some(nonce)) if sealed::is_sealed(message) => {
+                is_encrypted = true;
+                sealed::open_reply(message, cipher, nonce).expect("G2: for this request")
+            }
+            _ => message,
+        };
+        let answer = decode(answer).expect("the server is well-behaved");
+        if nonce.is_some() && !is_encrypted {
+            // Nothing that the handler says, and nothing that was a whole message.
+            let Reply::Rpc(text) = Reply::from_value(answer.clone()) else { panic!("{answer}") };
+            let known = ["Message is longer", "The message did not", "The server has no memory"];
+            assert!(known.iter().any(|known| text.starts_with(known)), "not encrypted: {text}");
+        }
+        answers.push(answer);
     }
     answers
 }

@@ -17,13 +17,14 @@ use super::World;
 use super::network::{self, Weather};
 use crate::net::address::Origin;
 use crate::server::budget::Budget;
-use crate::server::handler::{Closure, Context, Handler, Peer};
+use crate::server::context::{Context, Peer};
+use crate::server::handler::{Closure, Handler};
 use crate::server::life_cycle::LifeCycle;
 use crate::server::service::{AnyHandler, Service, Timeouts};
 use crate::server::session::{Session, Shared};
 use crate::server::stop::Stop;
 use crate::time::{Sleep, now};
-use crate::wire::{Limits, Secret};
+use crate::wire::{Limits, Protection, Secret};
 use crate::{Response, RpcError, Value, value};
 
 /// What a handler panics with.
@@ -41,6 +42,8 @@ pub(super) struct Options {
     pub(super) timeouts: Timeouts,
     pub(super) drain_timeout: Duration,
     pub(super) secret: Option<Secret>,
+    /// Messages are encrypted with it, if there is one.
+    pub(super) encrypt: bool,
 }
 
 impl Options {
@@ -71,7 +74,14 @@ impl Options {
             },
             drain_timeout,
             secret: rng.bool().then(|| Secret::new(b"simulated")),
+            encrypt: rng.bool(),
         }
+    }
+
+    /// What both sides do with the secret.
+    pub(super) fn protection(&self) -> Protection {
+        Protection::new(self.secret.as_ref(), self.encrypt && self.secret.is_some())
+            .expect("a good secret")
     }
 }
 
@@ -96,7 +106,7 @@ impl Server {
                 handler: handler(world),
                 lives: world.lives.clone(),
             })),
-            secret: options.secret,
+            protection: options.protection(),
             limits: options.limits,
             max_in_flight: options.max_in_flight,
             budget: options.budget,
@@ -121,7 +131,7 @@ impl Server {
     ) -> (network::Stream, SocketAddr) {
         let (peer, stream, address) = world.network.connect(weather, rng);
         let context = Peer { origin: Origin(Some(address)), tls: false, identity: None };
-        let context = Context::new(context, self.service.secret.is_some());
+        let context = Context::new(context, &self.service.protection);
         let session = Session::new(stream, self.service.clone(), self.shared.clone(), context);
         let (open, of_world) = (self.open.clone(), world.clone());
         let served = async move {

@@ -57,30 +57,43 @@ pub(crate) fn open<'a>(message: &'a [u8], secret: &Secret) -> Option<&'a [u8]> {
 /// whoever signed it.
 #[inline]
 pub(crate) fn is_envelope(message: &[u8]) -> bool {
+    has_two_keys(message, [SIGN_KEY, DATA_KEY])
+}
+
+/// Whether `message` is a map with these two keys, in any order, and no other.
+#[inline]
+pub(super) fn has_two_keys(message: &[u8], keys: [&[u8]; 2]) -> bool {
     // A map of two entries, in one of its three forms.
     match message {
         [0x82, rest @ ..] | [0xde, 0, 2, rest @ ..] | [0xdf, 0, 0, 0, 2, rest @ ..] => {
-            has_both_keys(rest)
+            has_both_keys(rest, keys)
         }
         _ => false,
     }
 }
 
-fn has_both_keys(mut rest: &[u8]) -> bool {
-    let (mut signature, mut data) = (false, false);
+fn has_both_keys(mut rest: &[u8], [first, second]: [&[u8]; 2]) -> bool {
+    let (mut has_first, mut has_second) = (false, false);
     for _ in 0..2 {
+        // Most maps of two entries are other ones, and seen to be by the first key's header.
+        let may_be = Header::read(rest).is_some_and(|header| {
+            [first, second].iter().any(|key| key.len() as u64 == header.payload)
+        });
+        if !may_be {
+            return false;
+        }
         match take(&mut rest).and_then(|key| payload(key, Kind::Str)) {
-            Some(SIGN_KEY) => signature = true,
-            Some(DATA_KEY) => data = true,
+            Some(key) if key == first => has_first = true,
+            Some(key) if key == second => has_second = true,
             _ => return false, // its value is none of our business
         }
         take(&mut rest);
     }
-    signature && data
+    has_first && has_second
 }
 
 /// Splits the next whole value off `rest`.
-fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     // The frame finder has accepted the message as a whole, with the limits that apply.
     let unlimited = Limits { max_bytes: rest.len(), max_depth: usize::MAX, max_items: usize::MAX };
     let length = FrameFinder::new().find(rest, &unlimited).ok()??;
@@ -90,7 +103,7 @@ fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// The payload of `value` if it is of that kind.
-fn payload(value: &[u8], kind: Kind) -> Option<&[u8]> {
+pub(super) fn payload(value: &[u8], kind: Kind) -> Option<&[u8]> {
     let header = Header::read(value).filter(|header| header.kind == kind)?;
     value.get(header.size..)
 }

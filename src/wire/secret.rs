@@ -1,25 +1,35 @@
-//! The shared secret of signed messages: HMAC-SHA256 over the packed message (arrpc's scheme).
+//! The shared secret: of signed messages, HMAC-SHA256 over the packed message (arrpc's scheme), and
+//! what the keys of encrypted ones are derived from.
 
 use std::fmt;
 
+use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// Bytes of a signature in its text form, lower-case hexadecimal digits.
 pub(super) const SIGNATURE_LENGTH: usize = 64;
 
-/// A shared secret, ready to sign and to verify. Never shows its key.
+/// A shared secret, ready to sign, to verify and to derive keys. Never shows itself.
 #[derive(Clone)]
 pub(crate) struct Secret {
     /// Keyed once and cloned for each message: keying costs two blocks of SHA-256.
     keyed: Hmac<Sha256>,
+    /// What the keys of encrypted messages are made of: HKDF-SHA256, the extract step.
+    extracted: [u8; 32],
     is_empty: bool,
 }
 
 impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Self {
         let keyed = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
-        Self { keyed, is_empty: secret.is_empty() }
+        let (extracted, _) = Hkdf::<Sha256>::extract(None, secret);
+        Self { keyed, extracted: extracted.into(), is_empty: secret.is_empty() }
+    }
+
+    /// The secret as HKDF-SHA256 extracts it, to derive keys from.
+    pub(super) fn extracted(&self) -> &[u8; 32] {
+        &self.extracted
     }
 
     /// Whether the secret is the empty one, which everybody knows.

@@ -32,7 +32,7 @@ fn every_option_of_a_client_has_the_default_that_its_docs_state() {
          tcp: TcpOptions { keepalive: 60s, nodelay: true } }, depth: 1, max_connections: 64, connection_lifetime: None, \
          idempotent_retries: AtMost(3), \
          limits: Limits { max_bytes: 67108864, max_depth: 128, max_items: 1048576 }, \
-         auth_secret: None, tls: [], tls_client_cert: None, metrics: false, \
+         auth_secret: None, encrypt: false, tls: [], tls_client_cert: None, metrics: false, \
          metrics_host: \"0.0.0.0\", metrics_port: 9095, debug: false })";
     assert_eq!(format!("{:?}", Client::new("h", 1)), expected);
     let blocking = format!("{:?}", blocking::Client::new("h", 1));
@@ -96,6 +96,8 @@ fn options_that_cannot_work_fail_the_call_and_say_why() {
     check(client().max_items(0), "must be 1 at least");
     check(client().timeout(Duration::ZERO), "timeout is zero");
     check(client().auth_secret(""), "auth_secret is empty");
+    check(client().auth_secret("").encrypt(), "auth_secret is empty");
+    check(client().encrypt(), "encrypt needs auth_secret");
     for host in ["127.0.0.1:8080", "[::1]", "tcp://h", "/tmp/s.sock", "h:1"] {
         check(Client::new(host, 1), "is no host: give a name or an IP address");
     }

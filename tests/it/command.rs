@@ -137,6 +137,24 @@ fn a_refused_signature_is_exit_code_4() {
 }
 
 #[test]
+fn encryption_needs_the_secret_and_both_sides() {
+    let secret = File::new("encrypts", "s3cr3t");
+    let signed = ["--auth-secret-file", secret.path()];
+    let encrypted = ["--auth-secret-file", secret.path(), "--encrypt"];
+    let server = Served::start(arrpc(&with(&["serve", "127.0.0.1:0"], &encrypted)));
+    assert_eq!(server.send(&encrypted), Ended::ok("1\n"));
+    server.send(&signed).check(4, &["Message is not encrypted", "hint: give --encrypt"]);
+    let server = Served::start(arrpc(&with(&["serve", "127.0.0.1:0"], &signed)));
+    server.send(&encrypted).check(4, &["Message is encrypted but the server takes signed ones"]);
+
+    let needs = "--encrypt needs the secret, give --auth-secret-file or ARRPC_AUTH_SECRET";
+    run(arrpc(&["send", "127.0.0.1:1", "1", "--encrypt"]), "").check(2, &[needs]);
+    run(arrpc(&["serve", "127.0.0.1:0", "--encrypt"]), "").check(2, &[needs]);
+    let bench = with(&["bench", "127.0.0.1:1"], &encrypted);
+    run(arrpc(&bench), "").check(2, &["bench cannot --encrypt"]);
+}
+
+#[test]
 fn a_timeout_is_exit_code_5() {
     let server = Server::new("127.0.0.1", 0, |_| pending::<()>()).start_background().unwrap();
     let addr = server.local_addr().to_string();
@@ -244,6 +262,10 @@ fn the_line_that_the_server_prints_works_when_pasted() {
         (vec![":0"], "Listening on 0.0.0.0:* (plain TCP)"),
         (vec!["[::1]:0"], "Listening on [::1]:* (plain TCP)"),
         (with(&["[::]:0"], &signed), "Listening on [::]:* (plain TCP, signed messages only)"),
+        (
+            with(&with(&["127.0.0.1:0"], &signed), &["--encrypt"]),
+            "Listening on 127.0.0.1:* (plain TCP, encrypted messages only)",
+        ),
         (with(&["127.0.0.1:0"], &SELF_SIGNED), "Listening on 127.0.0.1:* (TLS)"),
         (with(&["[::1]:0"], &TLS), "Listening on [::1]:* (TLS)"),
         (

@@ -13,6 +13,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod command;
 mod cuts;
+mod encrypted;
 mod exclusive;
 mod hooks;
 mod life_cycle_hooks;

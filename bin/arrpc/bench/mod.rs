@@ -125,6 +125,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.security.encrypts() {
+        return Err(Failure::usage(
+            "bench cannot --encrypt: it repeats one request and compares replies, and no two \
+             encrypted ones are the same; it measures signed messages, without --encrypt",
+        ));
+    }
     let secret = arguments.security.auth_secret()?;
     let message = match (&arguments.message, arguments.message_bytes) {
         (Some(message), _) => message.clone(),

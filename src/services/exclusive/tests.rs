@@ -16,15 +16,16 @@ use socket2::SockRef;
 
 use super::{Admission, Exclusive, Turn, Wait};
 use crate::net::address::Origin;
-use crate::server::handler::Peer;
+use crate::server::context::Peer;
 use crate::time::simulated;
+use crate::wire::Protection;
 use crate::{Context, Error, Handler, Response, RpcError, Server, ServerHandle, Value};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A client of no server.
 pub(super) fn context() -> Context {
-    Context::new(Peer { origin: Origin(None), tls: false, identity: None }, false)
+    Context::new(Peer { origin: Origin(None), tls: false, identity: None }, &Protection::None)
 }
 
 #[track_caller]
