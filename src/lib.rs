@@ -72,6 +72,7 @@ pub use server::handler::{
     BlockingCall, Handler, IntoReply, Reply, Response, blocking, marker, unblock,
 };
 pub use server::raw::{RawMessage, RawReply, Written};
+pub use server::tokens::Tokens;
 pub use server::{Server, ServerHandle};
 pub use services::exclusive::Exclusive;
 pub use services::method::{Method, WithContext};

@@ -21,6 +21,7 @@ pub(crate) mod session;
 mod start;
 mod state;
 pub(crate) mod stop;
+pub(crate) mod tokens;
 mod watch;
 mod worker;
 
@@ -41,6 +42,7 @@ use life_cycle::{LifeCycle, OnStop};
 use limits::Limits;
 use raw::RawHandler;
 use service::AnyHandler;
+use tokens::Tokens;
 
 /// A server that answers MessagePack messages with one handler.
 ///
@@ -66,6 +68,7 @@ pub struct Server {
     threads: Option<usize>,
     limits: Limits,
     auth_secret: Option<Secret>,
+    tokens: Option<Tokens>,
     encrypt: bool,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
@@ -177,6 +180,7 @@ impl Server {
             threads: None,
             limits: Limits::default(),
             auth_secret: None,
+            tokens: None,
             encrypt: false,
             tls: None,
             tls_client_ca: None,
@@ -235,6 +239,17 @@ impl Server {
     /// otherwise, and nothing in them is decoded. Defaults to off.
     pub fn encrypt(mut self) -> Self {
         self.encrypt = true;
+        self
+    }
+
+    /// Lets callers say who they are with a token, see [`Tokens`]. A message with a token that the
+    /// server does not know is refused; one without a token goes on, and has no
+    /// [identity](Context::identity): what needs one is [`private`](crate::Router::private), or asks
+    /// for it itself.
+    ///
+    /// Not for [`raw`](Self::raw) handlers. Defaults to none: then `token` is a key as any other.
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = Some(tokens);
         self
     }
 
@@ -346,6 +361,7 @@ impl fmt::Debug for Server {
             .field("threads", &self.threads)
             .field("limits", &self.limits)
             .field("auth_secret", &self.auth_secret)
+            .field("tokens", &self.tokens)
             .field("encrypt", &self.encrypt)
             .field("tls", &self.tls)
             .field("tls_client_ca", &self.tls_client_ca)

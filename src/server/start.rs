@@ -14,6 +14,7 @@ use super::admission::Admission;
 use super::budget::Budget;
 use super::presence::Serving;
 use super::service::{AnyHandler, Service};
+use super::tokens::Identified;
 use super::worker::{Setup, Workers};
 use super::{AfterStart, Server};
 use crate::metrics::{self, endpoint};
@@ -86,7 +87,16 @@ impl Server {
             return config("threads must be 1 at least");
         }
         self.limits.check()?;
-        let handler = self.hooks.around(self.handler)?;
+        let handler = match (self.tokens, self.handler) {
+            (Some(tokens), AnyHandler::Values(handler)) => {
+                AnyHandler::Values(Box::new(Identified { handler, tokens }))
+            }
+            (Some(_), AnyHandler::Raw(_)) => {
+                return config("tokens stand in values, and a raw handler gets none");
+            }
+            (None, handler) => handler,
+        };
+        let handler = self.hooks.around(handler)?;
         if let AnyHandler::Values(handler) = &handler {
             handler.check()?;
         }

@@ -164,6 +164,8 @@ type Function = dyn Fn(Params, &Context) -> Result<Response, RpcError> + Send + 
 pub(crate) struct AnyMethod {
     pub(crate) name: String,
     pub(crate) description: Arc<Description>,
+    /// Only for callers who have an identity.
+    pub(crate) is_private: bool,
     function: Arc<Function>,
 }
 
@@ -182,7 +184,7 @@ impl AnyMethod {
         let function =
             move |params: Params, context: &Context| method.call(&names, params, context);
         let description = Arc::new(Description { params, result, doc });
-        Self { name, description, function: Arc::new(function) }
+        Self { name, description, is_private: false, function: Arc::new(function) }
     }
 }
 

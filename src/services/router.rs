@@ -219,6 +219,19 @@ impl Router {
         self
     }
 
+    /// Keeps a method for callers who have an [identity](Context::identity), by a token or a
+    /// certificate; others get an error with the code `access_denied`. Behind the method's own line:
+    /// a name that no method has is a mistake.
+    pub fn private(mut self, name: &str) -> Self {
+        match self.methods.get_mut(name) {
+            Some(method) => {
+                method.is_private = true;
+                self
+            }
+            None => self.with_mistake(format!("there is no method {name:?} to be private")),
+        }
+    }
+
     /// Answers messages that are no calls, as the handler of [`Server::new`](crate::Server::new)
     /// does: all that are not a map with the key `method`.
     ///
@@ -377,6 +390,10 @@ impl Router {
                 Some(_) => error,
                 None => error.coded("access_denied"),
             })?;
+        }
+        if found.is_some_and(|method| method.is_private) && context.identity().is_none() {
+            let text = "the method is for callers with a token or a certificate";
+            return Err(RpcError::with_code("access_denied", text));
         }
         let target = match (called, found, &self.fallback) {
             (Some(_), Some(method), _) => Target::Method(method),
