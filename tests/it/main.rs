@@ -30,6 +30,7 @@ mod service_commands;
 mod services;
 mod session;
 mod tls;
+mod tokens;
 #[cfg(unix)]
 mod unix;
 
