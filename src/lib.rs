@@ -42,6 +42,7 @@
 mod client;
 mod server;
 
+mod http;
 mod services;
 
 mod error;
@@ -66,6 +67,7 @@ pub mod internals;
 
 pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
+pub use http::Http;
 pub use net::tls::TlsIdentity;
 pub use server::context::Context;
 pub use server::handler::{

@@ -6,13 +6,13 @@
 mod admission;
 pub(crate) mod budget;
 pub(crate) mod context;
-mod exchange;
+pub(crate) mod exchange;
 mod handle;
 pub(crate) mod handler;
 mod hooks;
 pub(crate) mod life_cycle;
 mod limits;
-mod presence;
+pub(crate) mod presence;
 mod queue;
 pub(crate) mod raw;
 pub(crate) mod sealing;
@@ -35,7 +35,7 @@ pub use handle::ServerHandle;
 use crate::metrics::endpoint;
 use crate::net::tls::KeyPair;
 use crate::wire::Secret;
-use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
+use crate::{Context, Error, Handler, Http, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
 use hooks::Hooks;
 use life_cycle::{LifeCycle, OnStop};
@@ -69,6 +69,7 @@ pub struct Server {
     limits: Limits,
     auth_secret: Option<Secret>,
     tokens: Option<Tokens>,
+    http: Option<Http>,
     encrypt: bool,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
@@ -181,6 +182,7 @@ impl Server {
             limits: Limits::default(),
             auth_secret: None,
             tokens: None,
+            http: None,
             encrypt: false,
             tls: None,
             tls_client_ca: None,
@@ -250,6 +252,29 @@ impl Server {
     /// Not for [`raw`](Self::raw) handlers. Defaults to none: then `token` is a key as any other.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = Some(tokens);
+        self
+    }
+
+    /// Also answers JSON-RPC 2.0 over HTTP, by POST to `/api` on this port: the same handler, threads,
+    /// limits, deadlines and TLS. A call reaches the handler as a map of `method` and `params`, as
+    /// those of a [`Router`](crate::Router) are, in the mapping of [`json`](crate::json); a token
+    /// stands beside them as `token`. [`Http`] has more options.
+    ///
+    /// Each of the two ports may have [`max_connections`](Self::max_connections). Requests over HTTP
+    /// are not signed: with [`auth_secret`](Self::auth_secret) it needs [`tokens`](Self::tokens).
+    ///
+    /// ```
+    /// use arrpc::{Router, Server};
+    ///
+    /// let router = Router::new().method("say_hello", ["name"], |name: String| format!("hello {name}"));
+    /// let server = Server::with_handler("127.0.0.1", 0, router).http(0).start_background()?;
+    /// println!("POST to http://{}/api", server.http_addr().expect("it was asked for"));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// Defaults to off.
+    pub fn http(mut self, http: impl Into<Http>) -> Self {
+        self.http = Some(http.into());
         self
     }
 
@@ -362,6 +387,7 @@ impl fmt::Debug for Server {
             .field("limits", &self.limits)
             .field("auth_secret", &self.auth_secret)
             .field("tokens", &self.tokens)
+            .field("http", &self.http)
             .field("encrypt", &self.encrypt)
             .field("tls", &self.tls)
             .field("tls_client_ca", &self.tls_client_ca)
