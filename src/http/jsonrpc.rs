@@ -18,6 +18,7 @@ const SERVER_ERROR: i64 = -32000;
 const ACCESS_DENIED: (i64, &str) = (-32001, "Access denied");
 const TIMEOUT: (i64, &str) = (-32002, "Timeout");
 const OVERLOAD: (i64, &str) = (-32003, "Overload");
+const UNAVAILABLE: (i64, &str) = (-32004, "Unavailable");
 
 /// What a body asks for.
 #[derive(Debug)]
@@ -109,6 +110,8 @@ impl From<RpcError> for Failure {
             Some("invalid_call") => Self::saying(INVALID_REQUEST, text),
             Some("access_denied") => Self::saying(ACCESS_DENIED, text),
             Some("busy" | "stopping") => Self::saying(OVERLOAD, text),
+            Some("timeout") => Self::saying(TIMEOUT, text),
+            Some("unavailable") => Self::saying(UNAVAILABLE, text),
             Some("handler_error") | None => {
                 Self { code: SERVER_ERROR, message: text.to_owned(), data: None }
             }
@@ -343,6 +346,8 @@ mod tests {
             ),
             ("[access_denied] who?", r#"{"code":-32001,"message":"Access denied","data":"who?"}"#),
             ("[busy] later", r#"{"code":-32003,"message":"Overload","data":"later"}"#),
+            ("[timeout] no", r#"{"code":-32002,"message":"Timeout","data":"no"}"#),
+            ("[unavailable] no", r#"{"code":-32004,"message":"Unavailable","data":"no"}"#),
             ("[handler_error] no", r#"{"code":-32000,"message":"no"}"#),
             ("no", r#"{"code":-32000,"message":"no"}"#),
             ("[own] no", r#"{"code":-32000,"message":"no","data":{"code":"own"}}"#),

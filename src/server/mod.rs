@@ -70,6 +70,7 @@ pub struct Server {
     auth_secret: Option<Secret>,
     tokens: Option<Tokens>,
     http: Option<Http>,
+    http_only: bool,
     encrypt: bool,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
@@ -183,6 +184,7 @@ impl Server {
             auth_secret: None,
             tokens: None,
             http: None,
+            http_only: false,
             encrypt: false,
             tls: None,
             tls_client_ca: None,
@@ -275,6 +277,24 @@ impl Server {
     /// Defaults to off.
     pub fn http(mut self, http: impl Into<Http>) -> Self {
         self.http = Some(http.into());
+        self
+    }
+
+    /// Answers JSON-RPC 2.0 over HTTP and nothing else: on the host and port of the server itself, with
+    /// the other options of [`http`](Self::http), if any are given.
+    ///
+    /// ```
+    /// use arrpc::{Router, Server};
+    ///
+    /// let router = Router::new().method("say_hello", ["name"], |name: String| format!("hello {name}"));
+    /// let server = Server::with_handler("127.0.0.1", 0, router).http_only().start_background()?;
+    /// assert_eq!(server.http_addr(), Some(server.local_addr()));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// Defaults to off: messages are answered, and HTTP besides if it is asked for.
+    pub fn http_only(mut self) -> Self {
+        self.http_only = true;
         self
     }
 
@@ -388,6 +408,7 @@ impl fmt::Debug for Server {
             .field("auth_secret", &self.auth_secret)
             .field("tokens", &self.tokens)
             .field("http", &self.http)
+            .field("http_only", &self.http_only)
             .field("encrypt", &self.encrypt)
             .field("tls", &self.tls)
             .field("tls_client_ca", &self.tls_client_ca)

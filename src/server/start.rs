@@ -98,8 +98,9 @@ impl Server {
             return config("threads must be 1 at least");
         }
         self.limits.check()?;
-        let is_http = self.http.is_some();
-        if let Some(http) = &self.http {
+        let is_http = self.http.is_some() || self.http_only;
+        let http = self.http.unwrap_or_else(|| Http::new(0));
+        if is_http {
             http.check()?;
             if protection.is_signed() && self.tokens.is_none() {
                 return config(
@@ -130,9 +131,8 @@ impl Server {
             true => address.to_string(),
             false => local_addr.to_string(),
         };
-        let http = self.http.unwrap_or_else(|| Http::new(0));
         let mut http_listener = None;
-        if is_http {
+        if is_http && !self.http_only {
             let host = match (&http.host, address.is_unix()) {
                 (Some(host), _) => host.as_str(),
                 (None, true) => "127.0.0.1",
@@ -143,7 +143,11 @@ impl Server {
             http_listener = Some(bound.map_err(bind_error(address.to_string()))?);
         }
         let http_addr = http_listener.as_ref().map(Listener::local_addr).transpose();
-        let http_addr = http_addr.map_err(bind_error(address.to_string()))?;
+        let mut http_addr = http_addr.map_err(bind_error(address.to_string()))?;
+        let mut door = Door::Messages;
+        if self.http_only {
+            (door, http_addr) = (Door::Http, Some(local_addr));
+        }
         let readiness = endpoint::Readiness::starting();
         let mut metrics_addr = None;
         let mut metrics = None;
@@ -173,7 +177,7 @@ impl Server {
         let threads = threads.unwrap_or(1);
         let workers = Workers::start(threads, &setup).map_err(|source| Error::Thread { source })?;
         readiness.ready();
-        let listeners = [(Door::Messages, Some(listener)), (Door::Http, http_listener)];
+        let listeners = [(door, Some(listener)), (Door::Http, http_listener)];
         let doors = listeners.into_iter().filter_map(|(door, listener)| {
             Some(Admission::new(door, listener?, &self.limits, threads, metrics.clone()))
         });

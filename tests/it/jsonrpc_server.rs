@@ -651,6 +651,17 @@ impl Random {
 }
 
 #[test]
+fn a_server_may_have_http_alone() {
+    let server = Server::with_handler(HOST, 0, specification()).http_only();
+    let server = start(server.http(Http::new(0).path("/rpc")));
+    assert_eq!(server.http_addr(), Some(server.local_addr()));
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"get_data"}"#;
+    assert_eq!(post(&server, call).status, 404, "the path is another one");
+    let sent = String::from_utf8(request("", call)).expect("text").replace("/api", "/rpc");
+    assert_eq!(exchange(&server, sent.as_bytes()).json()["result"], json!(["hello", 5]));
+}
+
+#[test]
 fn it_is_served_over_tls() {
     let server = Server::with_handler(HOST, 0, specification())
         .http(0)
