@@ -372,9 +372,9 @@ fn a_reply_that_was_kept_from_an_earlier_call_is_an_error() {
     let proxy = on_the_way(server.local_addr(), 1, move |_, replies| {
         kept.lock().unwrap().get_or_insert(replies).clone()
     });
-    let client = client(proxy);
-    assert_eq!(send(&client, 1).unwrap(), value!(1));
-    assert_auth(send(&client, 1), "The reply cannot be decrypted");
+    // A client each: the one of the first call may not have seen yet that its connection ends.
+    assert_eq!(send(&client(proxy), 1).unwrap(), value!(1));
+    assert_auth(send(&client(proxy), 1), "The reply cannot be decrypted");
 }
 
 #[test]
