@@ -159,6 +159,25 @@ fn who_has_waited_for_too_long_is_told_so_and_has_left_the_line() {
 }
 
 #[test]
+fn who_was_just_served_is_not_taken_for_idle_however_slow_the_thread_is() {
+    let stopped = simulated::stop_at(Instant::now());
+    let exclusive = Exclusive::new().idle_timeout(SECOND).wait_timeout(100 * SECOND);
+    let [first, second, third] = [(); 3].map(|()| context());
+    assert_eq!(
+        [exclusive.enter(&first), exclusive.enter(&second), exclusive.enter(&third)],
+        [0, 1, 2]
+    );
+    simulated::preempt_for(&stopped, 2 * SECOND);
+    let _ = crate::time::now(); // the first is idle by now
+    drop(now(&exclusive, &second));
+    assert_eq!(exclusive.enter(&third), 0, "the second is idle by now");
+    assert_eq!(exclusive.enter(&first), 0, "the third is idle by now");
+    drop(stopped);
+    [first, second, third].iter().for_each(|client| exclusive.disconnected(client));
+    check_empty(&exclusive);
+}
+
+#[test]
 fn who_is_idle_while_others_wait_loses_the_access_to_the_next() {
     let _stopped = simulated::stop_at(Instant::now());
     let exclusive = Exclusive::new().idle_timeout(2 * SECOND).wait_timeout(100 * SECOND);
