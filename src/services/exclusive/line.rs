@@ -137,16 +137,16 @@ impl Line {
         Ok(order)
     }
 
-    pub(super) fn enter(&mut self, context: &Context) -> usize {
+    pub(super) fn enter(&mut self, context: &Context) -> Result<usize, End> {
         if let Some(holder) = self.holders.get(&context.connection_id()) {
             self.touch(holder);
-            return 0;
+            return Ok(0);
         }
-        let Ok(order) = self.join(context) else { return self.waiting.len() + 1 };
+        let order = self.join(context)?;
         if let Some(waiting) = self.waiting.get_mut(&order) {
             waiting.has_entered = true;
         }
-        self.place_of(order)
+        Ok(self.place_of(order))
     }
 
     pub(super) fn place(&mut self, connection: u64) -> Option<usize> {
