@@ -421,7 +421,9 @@ fn neither_the_secret_nor_a_key_shows() {
     let server = echo().auth_secret("hunter2").encrypt();
     let client = Client::new(HOST, 1).auth_secret("hunter2").encrypt();
     for shown in [format!("{server:?}"), format!("{client:?}")] {
-        assert!(shown.contains("auth_secret: Some(Secret(..)), encrypt: true"), "{shown}");
+        for field in ["auth_secret: Some(Secret(..))", "encrypt: true"] {
+            assert!(shown.contains(field), "{shown}");
+        }
         assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
     }
 }
