@@ -9,6 +9,7 @@ pub(crate) mod context;
 mod exchange;
 mod handle;
 pub(crate) mod handler;
+mod held;
 mod hooks;
 pub(crate) mod life_cycle;
 mod limits;

@@ -45,6 +45,15 @@ pub(crate) use turn::{Turn, Wait};
 /// A server's [`handler_timeout`](crate::Server::handler_timeout) counts the wait too, so it should
 /// be longer.
 ///
+/// That timeout, and the end of a stop, give up a call in the middle. What it has begun with
+/// [`unblock`](crate::unblock) and waits for cannot be stopped: then the client keeps its place until
+/// that has ended. Of other work that a call leaves behind, such as threads of its own, nothing is
+/// known here, and it may meet that of the next client.
+///
+/// A router's [access hook](crate::Router::access) decides about a call when it arrives. The call may
+/// run up to `wait_timeout` later: what the hook has found, such as a token that is still valid, may
+/// have changed by then.
+///
 /// A client that wants to know how long the line is, instead of waiting, asks with three methods
 /// that every client may call at any time, and that wait for nothing:
 ///

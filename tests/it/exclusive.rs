@@ -252,6 +252,42 @@ fn who_waits_for_too_long_is_told_its_place_and_what_to_do() {
 }
 
 #[test]
+fn work_on_the_blocking_pool_keeps_the_access_when_its_call_is_given_up() {
+    for method in ["direct", "inside"] {
+        let (begin_sender, begun) = mpsc::channel();
+        let (gate, gate_receiver) = channel::unbounded::<()>();
+        let work = move || {
+            let (begun, gate) = (begin_sender.clone(), gate_receiver.clone());
+            arrpc::unblock(move || {
+                let _ = begun.send(()); // the test may be over
+                let _ = gate.recv_blocking(); // an error: it is open
+            })
+        };
+        let router = Router::new()
+            .method("direct", [], work.clone())
+            .method("inside", [], move || {
+                let work = work();
+                async { work.await }
+            })
+            .exclusive(Exclusive::new().wait_timeout(LONG));
+        let server = Server::with_handler(HOST, 0, router);
+        let server = start(server.handler_timeout(Duration::from_millis(50)));
+        let [given_up, next] = [(); 2].map(|()| client(&server));
+        // Work that gets no thread in time is given up before it has begun.
+        while begun.try_recv().is_err() {
+            match given_up.call::<()>(method, ()) {
+                Err(Error::Rpc(error)) => assert!(error.message().contains("handler_timeout")),
+                other => panic!("the gate is closed: {other:?}"),
+            }
+        }
+        assert!(given_up.call::<bool>("arrpc.leave", ()).expect("it had the access"));
+        assert_eq!(enter(&next), 1, "the work goes on");
+        drop(gate);
+        wait_for_place(0, || place(&next));
+    }
+}
+
+#[test]
 fn a_client_learns_its_place_and_may_leave() {
     let (_workshop, server) = Workshop::open(Exclusive::new().wait_timeout(LONG));
     let [first, second, third] = [(); 3].map(|()| client(&server));
