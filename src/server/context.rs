@@ -70,9 +70,9 @@ impl Context {
         self.connection.id
     }
 
-    /// Finds the connection's state of type `T`: what the first callback of
+    /// Finds the connection's state of type `T`: what the first hook of
     /// [`on_connect`](crate::Server::on_connect) with that type has returned. `None` if there is no
-    /// such callback, or it has panicked.
+    /// such hook, or it has panicked.
     pub fn state<T: Any>(&self) -> Option<&T> {
         self.connection.states.find()
     }

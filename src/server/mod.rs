@@ -1,5 +1,5 @@
-//! The server and its options; those that limit what peers may cost are in `limits`, the callbacks
-//! for its life in `life_cycle`, those that run around each call in `hooks`. How it starts is in
+//! The server and its options; those that limit what peers may cost are in `limits`, the hooks
+//! of its life in `life_cycle`, those that run around each call in `hooks`. How it starts is in
 //! `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
 //! `service`.
 
@@ -9,6 +9,7 @@ pub(crate) mod context;
 pub(crate) mod exchange;
 mod handle;
 pub(crate) mod handler;
+mod held;
 mod hooks;
 pub(crate) mod life_cycle;
 mod limits;

@@ -453,7 +453,7 @@ impl Router {
             (Some(LIST_METHODS), _) if self.is_listed => {
                 Ok(Response::ready(listing::list(&self.methods, &self.ids)))
             }
-            (Some("arrpc.enter"), Some(line)) => Ok(place(Some(line.enter(context)))),
+            (Some("arrpc.enter"), Some(line)) => Ok(place(Some(line.enter(context)?))),
             (Some("arrpc.place"), Some(line)) => Ok(place(line.place(context))),
             (Some("arrpc.leave"), Some(line)) => Ok(Response::ready(line.leave(context))),
             _ => Err(self.unknown_method(called)),
