@@ -7,6 +7,7 @@ pub(crate) mod endpoint;
 mod capped;
 mod client;
 mod host;
+mod methods;
 mod readiness;
 mod requests;
 mod server;
@@ -18,6 +19,9 @@ use prometheus::core::{Collector, Desc, Describer};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 pub(crate) use client::{ClientMetrics, OpenConnection};
+#[doc(hidden)]
+pub use methods::MethodMetrics;
+pub(crate) use methods::{CountedCall, MethodSeries};
 pub(crate) use server::{InFlight, ServerConnectionMetrics, ServerMetrics};
 
 use client::ClientFamilies;

@@ -3,11 +3,12 @@
 
 use std::any::type_name;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
 use super::params::{self, Params, invalid_params};
+use crate::metrics::MethodSeries;
 use crate::server::handler::Response;
 use crate::{Context, Handler, Reply, RpcError, Value, name};
 
@@ -164,6 +165,8 @@ type Function = dyn Fn(Params, &Context) -> Result<Response, RpcError> + Send + 
 pub(crate) struct AnyMethod {
     pub(crate) name: String,
     pub(crate) description: Arc<Description>,
+    /// Where its calls are counted; empty at a server without metrics.
+    pub(crate) series: OnceLock<MethodSeries>,
     function: Arc<Function>,
 }
 
@@ -182,7 +185,7 @@ impl AnyMethod {
         let function =
             move |params: Params, context: &Context| method.call(&names, params, context);
         let description = Arc::new(Description { params, result, doc });
-        Self { name, description, function: Arc::new(function) }
+        Self { name, description, series: OnceLock::new(), function: Arc::new(function) }
     }
 }
 

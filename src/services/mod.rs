@@ -1,5 +1,6 @@
 //! What is built on top of the one handler. Nothing below knows of it.
 
+mod counts;
 pub(crate) mod declare;
 pub(crate) mod exclusive;
 pub(crate) mod listing;

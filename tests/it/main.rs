@@ -33,6 +33,7 @@ mod tls;
 mod unix;
 
 mod arrpc_faults;
+mod method_metrics;
 mod metrics;
 mod node_and_ruby;
 mod python_client;
