@@ -8,6 +8,7 @@ mod capped;
 mod client;
 mod host;
 mod methods;
+mod page;
 mod readiness;
 mod requests;
 mod server;
@@ -61,6 +62,7 @@ pub(crate) fn client(remote_address: &str, signed_payload: bool, tls: bool) -> C
 
 /// All metrics of a process. There is one; tests make their own.
 struct Registry {
+    hostname: String,
     exposition: prometheus::Registry,
     server: ServerFamilies,
     client: ClientFamilies,
@@ -76,6 +78,7 @@ impl Registry {
             exposition: prometheus::Registry::new(),
         };
         Self {
+            hostname: hostname.to_owned(),
             server: ServerFamilies::new(&naming),
             client: ClientFamilies::new(&naming),
             exposition: naming.exposition,
