@@ -100,7 +100,8 @@ fn value(metric: &Metric, kind: MetricType) -> String {
         MetricType::COUNTER => metric.get_counter().get_value().to_string(),
         MetricType::SUMMARY => {
             let summary = metric.get_summary();
-            format!("{} in sum, {} times", summary.sample_sum(), summary.sample_count())
+            let sum = (summary.sample_sum() * 1e3).round() / 1e3;
+            format!("sum {sum}, count {}", summary.sample_count())
         }
         MetricType::HISTOGRAM => {
             let quantile = |part| quantile(metric.get_histogram(), part);

@@ -46,7 +46,7 @@ fn the_page_shows_the_values_of_the_moment_without_scripts() {
         assert!(found, "{end}: {rows:#?}");
     };
     row("</bdi></td><td>1</td></tr>"); // the open connection
-    row("<td>42 in sum, 7 times</td></tr>"); // the bytes
+    row("<td>sum 42, count 7</td></tr>"); // the bytes
     assert!(rows.iter().any(|row| row.contains("<td>p50 ≤ ")), "{rows:#?}");
 }
 
