@@ -221,6 +221,17 @@ function linesOf({ by, lines }, latest) {
 function drawChart(chart, latest) {
   const lines = linesOf(chart, latest);
   const unit = chart.unit ?? count;
+  const distance = (sample) => Math.abs(sample.time - cursor);
+  const at =
+    cursor === undefined
+      ? samples.length - 1
+      : samples.reduce((best, sample, index) => (distance(sample) < distance(samples[best]) ? index : best), 0);
+  chart.legend.replaceChildren(
+    ...lines.map(({ name, values }, index) =>
+      html("li", {}, html("i", { class: `c${index}` }), html("bdi", {}, name), " ", html("b", {}, unit(values[at]))),
+    ),
+  );
+
   const [width, height] = [chart.svg.clientWidth, chart.svg.clientHeight];
   const [left, right, top, bottom] = [52, width - 8, 8, height - 24];
 
@@ -259,11 +270,6 @@ function drawChart(chart, latest) {
     parts.push(svg("text", { x: (left + right) / 2, y: (top + bottom) / 2 + 4, "text-anchor": "middle" }, text));
   }
 
-  const distance = (sample) => Math.abs(sample.time - cursor);
-  const at =
-    cursor === undefined
-      ? samples.length - 1
-      : samples.reduce((best, sample, index) => (distance(sample) < distance(samples[best]) ? index : best), 0);
   if (cursor !== undefined) {
     const place = x(samples[at].time);
     const anchor = place > (left + right) / 2 ? "end" : "start";
@@ -277,11 +283,6 @@ function drawChart(chart, latest) {
     );
   }
   chart.svg.replaceChildren(...parts);
-  chart.legend.replaceChildren(
-    ...lines.map(({ name, values }, index) =>
-      html("li", {}, html("i", { class: `c${index}` }), html("bdi", {}, name), " ", html("b", {}, unit(values[at]))),
-    ),
-  );
 }
 
 /** The points of a line, in runs without a gap. */
