@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
 
-    /// Serve Prometheus metrics, at /metrics [default: off]
+    /// Serve Prometheus metrics, at /metrics, and charts of them, at / [default: off]
     #[arg(long, help_heading = "Metrics")]
     metrics: bool,
 

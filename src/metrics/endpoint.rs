@@ -1,7 +1,7 @@
 //! The HTTP endpoint of a process: `/` for people, `/metrics` for Prometheus, `/healthz` and
-//! `/readyz` for probes. Its limits are its own and small, for it faces the network and has four
-//! short things to say. It
-//! runs on smol's executor and stays open until the process ends, as arrpc's does.
+//! `/readyz` for probes. Its limits are its own and small, for it faces the network and has few and
+//! short things to say. It runs on smol's executor and stays open until the process ends, as arrpc's
+//! does.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -177,20 +177,7 @@ impl Endpoint {
 
     fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         match (path, method) {
-            ("/", &Method::GET | &Method::HEAD) => {
-                let mut response = text(StatusCode::OK, page::render(self.registry));
-                let policy = HeaderValue::from_static(&page::POLICY);
-                for (name, value) in [
-                    (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-                    (CONTENT_SECURITY_POLICY, policy),
-                    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-                    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-                    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-                ] {
-                    response.headers_mut().insert(name, value);
-                }
-                response
-            }
+            ("/", &Method::GET | &Method::HEAD) => html(page::render(self.registry)),
             ("/metrics", &Method::GET | &Method::HEAD) => {
                 let mut response = text(StatusCode::OK, self.registry.render());
                 response
@@ -224,6 +211,20 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn html(page: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, page);
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, &page::POLICY),
+        (CACHE_CONTROL, "no-store"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

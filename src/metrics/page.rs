@@ -138,3 +138,74 @@ fn escaped(text: &str) -> String {
     }
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::{ClientMetrics, ServerMetrics};
+
+    fn registry() -> &'static Registry {
+        Box::leak(Box::new(Registry::new("box-1 & <2>", "")))
+    }
+
+    #[test]
+    fn a_process_without_metrics_has_a_page_that_says_so() {
+        let page = render(registry());
+        assert!(page.contains("<title>box-1 &amp; &lt;2&gt; · arrpc</title>"));
+        assert!(page.contains("<p class=\"none\">No server or client of this process"));
+        assert!(page.contains(STYLE) && page.contains(SCRIPT));
+        assert!(page.contains(concat!("arrpc ", env!("CARGO_PKG_VERSION"), " · ")));
+        assert!(!page.contains("{{"), "everything is filled in");
+    }
+
+    #[test]
+    fn each_kind_of_metric_has_its_form() {
+        let registry = registry();
+        let client = ClientMetrics::new(&registry.client, "a:1", false, true);
+        client.observe(Duration::from_micros(1_234_567), 17);
+        client.observe(Duration::from_micros(80), 3);
+        client.error("no");
+        let _connection = client.connection_opened();
+        let page = render(registry);
+        let address = "<code>remote_address</code> <bdi>a:1</bdi>, \
+                       <code>signed_payload</code> <bdi>False</bdi>, <code>tls</code> <bdi>True</bdi>";
+        for row in [
+            format!("<tr><td>{address}</td><td>sum 1.235, count 2</td></tr>\n"),
+            format!("<tr><td>{address}</td><td>sum 20, count 2</td></tr>\n"),
+            format!("<tr><td><code>reason</code> <bdi>no</bdi>, {address}</td><td>1</td></tr>\n"),
+            "<tr><td>all</td><td>1</td></tr>\n".to_owned(), // the connection
+            "<tr><td>all</td><td>p50 ≤ 100µs, p99 ≤ 2.5s, p99.9 ≤ 2.5s</td></tr>\n".to_owned(),
+        ] {
+            assert!(page.contains(&row), "{row}{page}");
+        }
+    }
+
+    #[test]
+    fn latencies_without_a_bound_and_without_a_request_are_no_numbers() {
+        let registry = registry();
+        let server = ServerMetrics::new(&registry.server, "f", false, false);
+        let connection = server.connection("10.0.0.1");
+        assert!(render(registry).contains("p50 ≤ –, p99 ≤ –, p99.9 ≤ –"));
+        connection.observe(Duration::MAX, 1);
+        assert!(render(registry).contains("p50 ≤ ∞, p99 ≤ ∞, p99.9 ≤ ∞"));
+    }
+
+    #[test]
+    fn of_many_series_the_largest_are_shown() {
+        let registry = registry();
+        let server = ServerMetrics::new(&registry.server, "f", false, false);
+        for peer in 0..MAX_ROWS + 7 {
+            let connection = server.connection(peer);
+            (0..=peer).for_each(|_| connection.error("no"));
+        }
+        let page = render(registry);
+        let errors = page.split("arrpc_server_errors_total").nth(1).unwrap();
+        let errors = errors.split("</section>").next().unwrap();
+        assert_eq!(errors.matches("<tr>").count(), MAX_ROWS + 1);
+        assert!(errors.contains(&format!("<td>{}</td>", MAX_ROWS + 7)), "{errors}");
+        assert!(!errors.contains("<td>7</td>"), "{errors}");
+        assert!(errors.contains("<td>and 7 more</td>"), "{errors}");
+    }
+}

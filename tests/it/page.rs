@@ -161,7 +161,8 @@ impl Load {
                 let client = Client::new(HOST, port);
                 blocking::Client::from(client.metrics_host(HOST).metrics_port(metrics.port()))
             };
-            let (shop, echo) = (client(router.local_addr().port()), client(echo.local_addr().port()));
+            let (shop, echo) =
+                (client(router.local_addr().port()), client(echo.local_addr().port()));
             thread::spawn(move || {
                 for round in caller.. {
                     if is_over.load(Ordering::Relaxed) {

@@ -78,7 +78,9 @@ fn every_path_and_method_gets_its_answer() {
     check("GET", "/readyz", &format!("{ok}content-length: 5\n\nready"));
     check("HEAD", "/readyz", &format!("{ok}content-length: 5\n\n"));
     check("GET", "/healthz?verbose=1", &format!("{ok}content-length: 2\n\nok"));
-    for path in ["/index.html", "/metrics/", "/Metrics", "//metrics", "/favicon.ico", "/healthz/../metrics"] {
+    for path in
+        ["/index.html", "/metrics/", "/Metrics", "//metrics", "/favicon.ico", "/healthz/../metrics"]
+    {
         check("GET", path, &missing);
     }
     check("POST", "/index.html", &missing);

@@ -246,41 +246,33 @@ function drawChart(chart, latest) {
   const [low, high] = [level(marks[0]), level(marks.at(-1))];
   const y = (value) => bottom - ((level(value) - low) / (high - low)) * (bottom - top);
 
-  const parts = marks.flatMap((mark) => [
-    svg("path", { class: "grid", d: `M${left} ${y(mark)}H${right}` }),
-    svg("text", { x: left - 8, y: y(mark) + 4, "text-anchor": "end" }, unit(mark)),
-  ]);
+  const parts = [];
+  const write = (x, y, anchor, text) => parts.push(svg("text", { x, y, "text-anchor": anchor }, text));
+  const draw = (name, path) => parts.push(svg("path", { class: name, d: path }));
+  for (const mark of marks) {
+    draw("grid", `M${left} ${y(mark)}H${right}`);
+    write(left - 8, y(mark) + 4, "end", unit(mark));
+  }
   const every = [10_000, 15_000, 30_000, 60_000].find((each) => each * 5 >= span);
   for (let ago = 0; ago <= span; ago += every) {
     const text = ago === 0 ? "now" : every < 60_000 ? `−${ago / 1000} s` : `−${ago / 60_000} min`;
     const place = x(now - ago);
-    const anchor = ago === 0 ? "end" : place < left + 20 ? "start" : "middle";
-    parts.push(svg("text", { x: place, y: height - 4, "text-anchor": anchor }, text));
+    write(place, height - 4, ago === 0 ? "end" : place < left + 20 ? "start" : "middle", text);
   }
   lines.forEach(({ values }, index) => {
     for (const points of runs(values, x, y)) {
-      if (lines.length === 1) {
-        parts.push(svg("path", { class: "area c0", d: `M${points.join("L")}V${bottom}H${points[0].split(" ")[0]}Z` }));
-      }
-      parts.push(svg("path", { class: `line c${index}`, d: `M${points[0]}h0L${points.join("L")}` }));
+      if (lines.length === 1) draw("area c0", `M${points.join("L")}V${bottom}H${points[0].split(" ")[0]}Z`);
+      draw(`line c${index}`, `M${points[0]}h0L${points.join("L")}`);
     }
   });
   if (!known.length) {
-    const text = samples.length < 3 ? "reading …" : "none so far";
-    parts.push(svg("text", { x: (left + right) / 2, y: (top + bottom) / 2 + 4, "text-anchor": "middle" }, text));
+    write((left + right) / 2, (top + bottom) / 2 + 4, "middle", samples.length < 3 ? "reading …" : "none so far");
   }
-
   if (cursor !== undefined) {
     const place = x(samples[at].time);
-    const anchor = place > (left + right) / 2 ? "end" : "start";
-    parts.push(svg("path", { class: "cursor", d: `M${place} ${top}V${bottom}` }));
-    parts.push(
-      svg(
-        "text",
-        { x: place + (anchor === "end" ? -6 : 6), y: top + 10, "text-anchor": anchor },
-        clock(samples[at].time),
-      ),
-    );
+    const isRight = place > (left + right) / 2;
+    draw("cursor", `M${place} ${top}V${bottom}`);
+    write(place + (isRight ? -6 : 6), top + 10, isRight ? "end" : "start", clock(samples[at].time));
   }
   chart.svg.replaceChildren(...parts);
 }
@@ -307,8 +299,8 @@ function steps(max, whole) {
 
 /** The powers of ten around `values`. */
 function decades(values) {
-  const low = values.length ? Math.floor(Math.log10(Math.min(...values))) : -5;
-  const high = values.length ? Math.ceil(Math.log10(Math.max(...values))) : -2;
+  const known = values.length ? values : [1e-5, 1e-2];
+  const [low, high] = [Math.floor(Math.log10(Math.min(...known))), Math.ceil(Math.log10(Math.max(...known)))];
   return Array.from({ length: Math.max(1, high - low) + 1 }, (_, index) => 10 ** (low + index));
 }
 
