@@ -115,7 +115,6 @@ impl<S: AsRef<MethodSeries>> Drop for CountedCall<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::metrics::{Registry, ServerMetrics};
 
     #[test]

@@ -144,7 +144,7 @@ impl Load {
             .method("shop.find", ["name"], |name: String| name)
             .method("shop.buy", ["name"], async |name: String| {
                 smol::Timer::after(Duration::from_millis(name.len() as u64)).await;
-                (name.len() % 5 > 0).then_some(name).ok_or("sold out")
+                (!name.len().is_multiple_of(5)).then_some(name).ok_or("sold out")
             })
             .method("shop.prices", [], || vec![1u8, 2, 3])
             .method("admin.restart", [], || Err::<(), _>("not today"));
@@ -173,7 +173,7 @@ impl Load {
                     let _ = shop.call::<Value>("shop.find", ("y".repeat(round % 300),));
                     let _ = shop.call::<Value>("shop.prices", ());
                     let _ = echo.send(value!({"foo": "bar"}));
-                    if round % 16 == 0 {
+                    if round.is_multiple_of(16) {
                         let _ = shop.call::<Value>("admin.restart", ());
                         let _ = shop.call::<Value>("no_such_method", ());
                         let _ = shop.send("z".repeat(5_000));

@@ -253,11 +253,19 @@ function drawChart(chart, latest) {
     draw("grid", `M${left} ${y(mark)}H${right}`);
     write(left - 8, y(mark) + 4, "end", unit(mark));
   }
-  const every = [10_000, 15_000, 30_000, 60_000].find((each) => each * 5 >= span);
-  for (let ago = 0; ago <= span; ago += every) {
-    const text = ago === 0 ? "now" : every < 60_000 ? `−${ago / 1000} s` : `−${ago / 60_000} min`;
-    const place = x(now - ago);
-    write(place, height - 4, ago === 0 ? "end" : place < left + 20 ? "start" : "middle", text);
+  const writeTime = (time, text) => {
+    const place = x(time);
+    write(place, height - 4, place > right - 24 ? "end" : place < left + 24 ? "start" : "middle", text);
+  };
+  if (cursor === undefined) {
+    const every = [10_000, 15_000, 30_000, 60_000].find((each) => each * 5 >= span);
+    writeTime(now, "now");
+    for (let ago = every; ago <= span; ago += every) {
+      writeTime(now - ago, every < 60_000 ? `−${ago / 1000} s` : `−${ago / 60_000} min`);
+    }
+  } else {
+    writeTime(samples[at].time, clock(samples[at].time));
+    draw("cursor", `M${x(samples[at].time)} ${top}V${bottom}`);
   }
   lines.forEach(({ values }, index) => {
     for (const points of runs(values, x, y)) {
@@ -267,12 +275,6 @@ function drawChart(chart, latest) {
   });
   if (!known.length) {
     write((left + right) / 2, (top + bottom) / 2 + 4, "middle", samples.length < 3 ? "reading …" : "none so far");
-  }
-  if (cursor !== undefined) {
-    const place = x(samples[at].time);
-    const isRight = place > (left + right) / 2;
-    draw("cursor", `M${place} ${top}V${bottom}`);
-    write(place + (isRight ? -6 : 6), top + 10, isRight ? "end" : "start", clock(samples[at].time));
   }
   chart.svg.replaceChildren(...parts);
 }

@@ -136,6 +136,7 @@ async function charts(width) {
   const box = await chart.boundingBox();
   await page.mouse.move(box.x + box.width - 20, box.y + 40);
   await page.waitForSelector("path.cursor", { timeout });
+  await page.screenshot({ path: join(directory, `hover-${width}.png`) });
   await assertFits(page, width);
   assert.deepEqual(complaints, []);
   await page.close();
