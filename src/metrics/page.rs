@@ -52,7 +52,7 @@ pub(super) fn render(registry: &Registry) -> String {
 
 fn tables(families: &[MetricFamily]) -> String {
     if families.is_empty() {
-        let nothing = "No server or client of this process has metrics yet.";
+        let nothing = "No server or client here has metrics yet.";
         return format!("<p class=\"none\">{nothing}</p>");
     }
     let mut tables = String::new();
@@ -154,7 +154,7 @@ mod tests {
     fn a_process_without_metrics_has_a_page_that_says_so() {
         let page = render(registry());
         assert!(page.contains("<title>box-1 &amp; &lt;2&gt; · arrpc</title>"));
-        assert!(page.contains("<p class=\"none\">No server or client of this process"));
+        assert!(page.contains("<p class=\"none\">No server or client here has metrics yet."));
         assert!(page.contains(STYLE) && page.contains(SCRIPT));
         assert!(page.contains(concat!("arrpc ", env!("CARGO_PKG_VERSION"), " · ")));
         assert!(!page.contains("{{"), "everything is filled in");

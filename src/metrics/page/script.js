@@ -53,7 +53,7 @@ function viewsOf(series) {
   const handlers = new Set(series.flatMap(({ labels }) => labels.handler_func ?? []));
   const views = [...handlers].sort().map((name) => view(name, "server", ({ labels }) => labels.handler_func === name));
   if (views.length > 1) views.unshift(all("All servers", "server"));
-  if (series.some(({ side }) => side === "client")) views.push(all("Clients", "client"));
+  if (series.some(({ side }) => side === "client")) views.push(all("All clients", "client"));
   return views;
 }
 
@@ -93,7 +93,7 @@ function measure(series) {
 function quantile(buckets, part) {
   const bounds = buckets.map(([le, rate]) => [le === "+Inf" ? Infinity : Number(le), rate]).sort(([a], [b]) => a - b);
   const rank = part * (bounds.at(-1)?.[1] ?? 0);
-  if (rank === 0) return undefined;
+  if (rank === 0) return;
   let [below, lower] = [0, 0];
   for (const [bound, rate] of bounds) {
     if (rate >= rank) return bound === Infinity ? lower : lower + ((bound - lower) * (rank - below)) / (rate - below);
@@ -153,7 +153,7 @@ for (const chart of CHARTS) {
   );
   chart.svg.addEventListener("pointerleave", () => point(undefined));
 }
-const nothing = html("p", { class: "none" }, "No server or client of this process has metrics yet.");
+const nothing = html("p", { class: "none" }, "No server or client here has metrics yet.");
 const cards = html("div", { class: "cards" }, ...CHARTS.map((chart) => chart.figure));
 byId("live").append(nothing, cards);
 

@@ -120,7 +120,7 @@ async function charts(width) {
   await shoot(page, `charts-${width}`);
 
   const buttons = await page.$$eval("nav button", (buttons) => buttons.map((button) => button.textContent));
-  for (const name of ["All servers", "Router", "closure", "Clients"]) {
+  for (const name of ["All servers", "Router", "closure", "All clients"]) {
     assert.ok(buttons.includes(name), `${name} of ${buttons}`);
     await page.evaluate(
       (name) =>
@@ -129,7 +129,7 @@ async function charts(width) {
     );
     await waitForPoints(page, "Requests", 4);
     await assertFits(page, width);
-    if (name === "Clients") await shoot(page, `clients-${width}`);
+    if (name === "All clients") await shoot(page, `clients-${width}`);
   }
 
   const chart = await page.$("figure svg");
