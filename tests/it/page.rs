@@ -12,6 +12,7 @@ use std::time::Duration;
 use arrpc::{Client, Context, Handler, Response, Router, RpcError, Server, Value, blocking, value};
 
 use crate::loopback::{HOST, start};
+use crate::metrics::alone;
 use crate::peers::{self, INSTALL_LIMIT, RUN_LIMIT};
 use crate::raw::Raw;
 
@@ -30,47 +31,56 @@ fn ask(addr: SocketAddr, method: &str, path: &str) -> (String, String) {
 
 #[test]
 fn the_page_shows_the_values_of_the_moment_without_scripts() {
-    fn shown_on_the_page(message: Value) -> Value {
-        message
-    }
-    let server = Server::new(HOST, 0, shown_on_the_page).metrics_host(HOST).metrics_port(0);
-    let server = start(server);
-    let client = blocking::Client::new(HOST, server.local_addr().port());
-    for _ in 0..7 {
-        client.send("hello").unwrap();
-    }
-    let (_, page) = ask(server.metrics_addr().unwrap(), "GET", "/");
-    let rows: Vec<_> = page.lines().filter(|line| line.contains("shown_on_the_page")).collect();
-    let row = |end: &str| {
-        let found = rows.iter().any(|row| row.starts_with("<tr><td><code>") && row.ends_with(end));
-        assert!(found, "{end}: {rows:#?}");
-    };
-    row("</bdi></td><td>1</td></tr>"); // the open connection
-    row("<td>sum 42, count 7</td></tr>"); // the bytes
-    assert!(rows.iter().any(|row| row.contains("<td>p50 ≤ ")), "{rows:#?}");
+    alone("page::the_page_shows_the_values_of_the_moment_without_scripts", || {
+        fn shown_on_the_page(message: Value) -> Value {
+            message
+        }
+        let server = Server::new(HOST, 0, shown_on_the_page).metrics_host(HOST).metrics_port(0);
+        let server = start(server);
+        let client = blocking::Client::new(HOST, server.local_addr().port());
+        for _ in 0..7 {
+            client.send("hello").unwrap();
+        }
+        let (_, page) = ask(server.metrics_addr().unwrap(), "GET", "/");
+        let rows: Vec<_> = page.lines().filter(|line| line.contains("shown_on_the_page")).collect();
+        let row = |end: &str| {
+            let found =
+                rows.iter().any(|row| row.starts_with("<tr><td><code>") && row.ends_with(end));
+            assert!(found, "{end}: {rows:#?}");
+        };
+        row("</bdi></td><td>1</td></tr>"); // the open connection
+        row("<td>sum 42, count 7</td></tr>"); // the bytes
+        assert!(rows.iter().any(|row| row.contains("<td>p50 ≤ ")), "{rows:#?}");
+    });
 }
 
 #[test]
 fn no_label_is_html() {
-    struct Hostile;
-    impl Handler for Hostile {
-        fn call(&self, message: Value, _: &Context) -> Response {
-            let text = message.as_str().unwrap_or_default().to_owned();
-            Response::ready(Err::<(), _>(RpcError::from(text)))
+    alone("page::no_label_is_html", || {
+        struct Hostile;
+        impl Handler for Hostile {
+            fn call(&self, message: Value, _: &Context) -> Response {
+                let text = message.as_str().unwrap_or_default().to_owned();
+                Response::ready(Err::<(), _>(RpcError::from(text)))
+            }
+            fn name(&self) -> &str {
+                "<h6>\"{{script}}'&amp;"
+            }
         }
-        fn name(&self) -> &str {
-            "<h6>\"{{script}}'&amp;"
-        }
-    }
-    let server = start(Server::with_handler(HOST, 0, Hostile).metrics_host(HOST).metrics_port(0));
-    let client = blocking::Client::new(HOST, server.local_addr().port());
-    client.send("</td><script>alert(1)</script>{{style}}").unwrap_err();
+        let server =
+            start(Server::with_handler(HOST, 0, Hostile).metrics_host(HOST).metrics_port(0));
+        let client = blocking::Client::new(HOST, server.local_addr().port());
+        client.send("</td><script>alert(1)</script>{{style}}").unwrap_err();
 
-    let (_, page) = ask(server.metrics_addr().unwrap(), "GET", "/");
-    assert!(page.contains("&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{style}}"), "{page}");
-    assert!(page.contains("&lt;h6&gt;&quot;{{script}}&#39;&amp;amp;"), "{page}");
-    assert!(!page.contains("<h6>"), "{page}");
-    assert_eq!(page.matches("<script").count(), 1, "{page}");
+        let (_, page) = ask(server.metrics_addr().unwrap(), "GET", "/");
+        assert!(
+            page.contains("&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{style}}"),
+            "{page}"
+        );
+        assert!(page.contains("&lt;h6&gt;&quot;{{script}}&#39;&amp;amp;"), "{page}");
+        assert!(!page.contains("<h6>"), "{page}");
+        assert_eq!(page.matches("<script").count(), 1, "{page}");
+    });
 }
 
 #[test]
