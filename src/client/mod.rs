@@ -387,7 +387,8 @@ impl Client {
     }
 
     /// Counts calls, their time and bytes, and errors, under arrpc's metric names, and serves them
-    /// at `http://HOST:9095/metrics` from the first call on.
+    /// at `http://HOST:9095/metrics` from the first call on, and as a page of charts at
+    /// `http://HOST:9095/`.
     ///
     /// Defaults to off. All servers and clients of a process are counted together, and each
     /// address asked for shows them all.

@@ -8,12 +8,13 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll, ready};
 
 use serde::Serialize;
 
 use super::context::Context;
 use super::held::{self, Held, Keeper};
+use crate::metrics::{CountedCall, MethodMetrics, MethodSeries};
 use crate::name::short_name;
 use crate::{Error, RpcError, Serde, Value, to_value};
 
@@ -86,6 +87,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Defaults to nothing.
     fn stopping(&self) {}
 
+    /// Resolves what it counts of its methods. Called once when a server with metrics is started.
+    #[doc(hidden)]
+    fn measured(&self, metrics: MethodMetrics<'_>) {
+        let _ = metrics;
+    }
+
     /// Returns the name that the `handler_func` label of the metrics shows.
     ///
     /// Defaults to the last part of the type's name.
@@ -104,7 +111,33 @@ pub(crate) enum Answer {
     Written,
 }
 
-pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>;
+/// A reply on its way.
+pub(crate) struct Later {
+    reply: Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>,
+    /// The call of a method that it answers, if that is counted. Here and not in a future around the
+    /// one above, which would take another box.
+    counted: Option<CountedCall>,
+}
+
+impl Later {
+    pub(crate) fn new(
+        reply: impl Future<Output = Result<Value, RpcError>> + Send + 'static,
+    ) -> Self {
+        Self { reply: Box::pin(reply), counted: None }
+    }
+}
+
+impl Future for Later {
+    type Output = Result<Value, RpcError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.reply.as_mut().poll(context));
+        if let Some(call) = self.counted.take() {
+            call.ended(&result);
+        }
+        Poll::Ready(result)
+    }
+}
 
 impl Response {
     /// Makes an answer that is at hand.
@@ -119,7 +152,7 @@ impl Response {
     where
         F: Future<Output: IntoReply> + Send + 'static,
     {
-        Self(Answer::Later(Box::pin(async move { reply.await.into_reply() })))
+        Self(Answer::Later(Later::new(async move { reply.await.into_reply() })))
     }
 }
 
@@ -132,13 +165,23 @@ impl Response {
     /// work that the answer waited for has ended.
     pub(crate) fn holding<T: Send + Sync + 'static>(self, held: T) -> Self {
         match self.0 {
-            Answer::Later(reply) => Self(Answer::Later(Box::pin(async move {
+            Answer::Later(reply) => Self(Answer::Later(Later::new(async move {
                 let held: Held = Arc::new(held);
                 let mut reply = reply; // dropped before what it holds
-                poll_fn(|context| held::poll(&held, reply.as_mut(), context)).await
+                poll_fn(|context| held::poll(&held, Pin::new(&mut reply), context)).await
             }))),
             Answer::Ready(_) | Answer::Written => self,
         }
+    }
+
+    /// Counts the end of the call that it answers.
+    pub(crate) fn counted(mut self, call: CountedCall<&MethodSeries>) -> Self {
+        match &mut self.0 {
+            Answer::Ready(reply) => call.ended(reply),
+            Answer::Later(later) => later.counted = Some(call.owned()),
+            Answer::Written => call.succeeded(),
+        }
+        self
     }
 
     /// Waits for the answer.
@@ -195,7 +238,7 @@ pub trait Reply<M> {
         Response(match self.into_response().0 {
             Answer::Ready(reply) => Answer::Ready(changed(reply)),
             Answer::Later(reply) => {
-                Answer::Later(Box::pin(async move { reply.await.map_err(change) }))
+                Answer::Later(Later::new(async move { reply.await.map_err(change) }))
             }
             Answer::Written => Answer::Written,
         })
@@ -229,7 +272,7 @@ where
     fn into_response_with(self, change: fn(RpcError) -> RpcError) -> Response {
         // In the one box that there is.
         let reply = async move { self.await.into_reply().map_err(change) };
-        Response(Answer::Later(Box::pin(reply)))
+        Response(Answer::Later(Later::new(reply)))
     }
 
     fn type_name() -> &'static str {
@@ -418,7 +461,7 @@ pub struct BlockingCall<T> {
 impl<T> Future for BlockingCall<T> {
     type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<T> {
         self.keeper.keep_current();
         Pin::new(&mut self.task).poll(context)
     }

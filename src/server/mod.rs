@@ -300,7 +300,8 @@ impl Server {
     }
 
     /// Counts requests, their time and bytes, and errors, under arrpc's metric names, and serves
-    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes.
+    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes, and as a page of
+    /// charts at `http://HOST:9095/`.
     ///
     /// Defaults to off. All servers and clients of a process are counted together, and each
     /// address asked for shows them all.

@@ -157,7 +157,11 @@ impl Server {
                 endpoint::open(host, port).map_err(bind_error(join_host_port(host, port)))?;
             metrics_addr = Some(opened);
             let signed = protection.is_signed();
-            metrics = Some(metrics::server(handler.name(), signed, tls.is_some()));
+            let counted = metrics::server(handler.name(), signed, tls.is_some());
+            if let AnyHandler::Values(handler) = &handler {
+                handler.measured(counted.methods());
+            }
+            metrics = Some(counted);
         }
         let service = Service {
             handler,

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::context::Context;
 use super::handler::{Handler, Response};
+use crate::metrics::MethodMetrics;
 use crate::time::now;
 use crate::{Error, RpcError, Value};
 
@@ -218,6 +219,10 @@ impl Handler for Identified {
     fn check(&self) -> Result<(), Error> {
         self.tokens.load()?;
         self.handler.check()
+    }
+
+    fn measured(&self, metrics: MethodMetrics<'_>) {
+        self.handler.measured(metrics);
     }
 
     fn connected(&self, context: &Context) {

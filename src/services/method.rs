@@ -3,12 +3,13 @@
 
 use std::any::type_name;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
 use super::call::take_params;
 use super::params::{Params, invalid_params};
+use crate::metrics::MethodSeries;
 use crate::server::handler::Response;
 use crate::{Context, Handler, Reply, RpcError, Value, name};
 
@@ -171,6 +172,8 @@ pub(crate) struct AnyMethod {
     pub(crate) is_private: bool,
     /// Also for clients who have not the exclusive access.
     pub(crate) is_shared: bool,
+    /// Where its calls are counted; empty at a server without metrics.
+    pub(crate) series: OnceLock<MethodSeries>,
     function: Arc<Function>,
 }
 
@@ -191,7 +194,8 @@ impl AnyMethod {
         let description = Arc::new(Description { params, result });
         let function = Arc::new(function);
         let (doc, is_private, is_shared) = (String::new(), false, false);
-        Self { name, description, doc, is_private, is_shared, function }
+        let series = OnceLock::new();
+        Self { name, description, doc, is_private, is_shared, series, function }
     }
 }
 

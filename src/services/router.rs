@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::call::{Call, Entries, LIST_METHODS, no_call};
+use super::counts::Counts;
 use super::exclusive::{Admission, Exclusive};
 use super::listing;
 use super::method::{AnyMethod, Method};
+use crate::metrics::{CountedCall, MethodMetrics, MethodSeries};
 use crate::server::handler::{Closure, Handler, Reply, Response};
 use crate::value::deserializer::Quoted;
 use crate::{Context, Error, RpcError, Value};
@@ -19,6 +21,11 @@ const RESERVED: &str = "arrpc.";
 
 /// The characters that somebody may have got wrong in a name.
 const MAX_SLIP: usize = 2;
+
+/// The methods of those who wait in line.
+const ENTER: &str = "arrpc.enter";
+const PLACE: &str = "arrpc.place";
+const LEAVE: &str = "arrpc.leave";
 
 const UNKNOWN_METHOD: &str = "There is no such method";
 
@@ -67,6 +74,8 @@ pub struct Router {
     access: Option<Box<Access>>,
     exclusive: Option<Exclusive>,
     is_listed: bool,
+    /// For calls of no method that was added; empty at a server without metrics.
+    counts: OnceLock<Counts>,
     mistakes: Vec<String>,
 }
 
@@ -116,6 +125,7 @@ impl Router {
             access: None,
             exclusive: None,
             is_listed: true,
+            counts: OnceLock::new(),
             mistakes: Vec::new(),
         }
     }
@@ -410,10 +420,20 @@ impl Router {
         self.methods.get(name)
     }
 
-    fn answer(&self, message: Value, context: &Context) -> Result<Response, RpcError> {
+    fn answer<'a>(
+        &'a self,
+        message: Value,
+        context: &Context,
+        counted: &mut Option<CountedCall<&'a MethodSeries>>,
+    ) -> Result<Response, RpcError> {
         let entries = Entries::read(&message)?;
         let called = entries.method;
         let found = called.and_then(|method| self.resolve(method));
+        let series = match found {
+            Some(method) => method.series.get(),
+            None => called.and_then(|called| Some(self.counts.get()?.of(called.as_str()))),
+        };
+        *counted = series.map(MethodSeries::call);
         if let Some(access) = &self.access {
             let method = found.map(|method| method.name.as_str()).or_else(|| called?.as_str());
             let call = Call { method, entries: &entries, message: &message, context };
@@ -453,9 +473,9 @@ impl Router {
             (Some(LIST_METHODS), _) if self.is_listed => {
                 Ok(Response::ready(listing::list(&self.methods, &self.ids)))
             }
-            (Some("arrpc.enter"), Some(line)) => Ok(place(Some(line.enter(context)?))),
-            (Some("arrpc.place"), Some(line)) => Ok(place(line.place(context))),
-            (Some("arrpc.leave"), Some(line)) => Ok(Response::ready(line.leave(context))),
+            (Some(ENTER), Some(line)) => Ok(place(Some(line.enter(context)?))),
+            (Some(PLACE), Some(line)) => Ok(place(line.place(context))),
+            (Some(LEAVE), Some(line)) => Ok(Response::ready(line.leave(context))),
             _ => Err(self.unknown_method(called)),
         }
     }
@@ -493,7 +513,22 @@ impl Default for Router {
 
 impl Handler for Router {
     fn call(&self, message: Value, context: &Context) -> Response {
-        self.answer(message, context).unwrap_or_else(Response::error)
+        let mut counted = None;
+        let response = self.answer(message, context, &mut counted);
+        let response = response.unwrap_or_else(Response::error);
+        match counted {
+            Some(call) => response.counted(call),
+            None => response,
+        }
+    }
+
+    fn measured(&self, metrics: MethodMetrics<'_>) {
+        let exclusive = self.exclusive.iter().flat_map(|_| [ENTER, PLACE, LEAVE]);
+        let own = self.is_listed.then_some(LIST_METHODS).into_iter().chain(exclusive);
+        self.counts.get_or_init(|| Counts::new(own, metrics));
+        for method in self.methods.values() {
+            method.series.get_or_init(|| metrics.series(&method.name));
+        }
     }
 
     /// Refuses a router with a mistake.

@@ -36,7 +36,9 @@ mod tokens;
 mod unix;
 
 mod arrpc_faults;
+mod method_metrics;
 mod metrics;
 mod node_and_ruby;
+mod page;
 mod python_client;
 mod python_server;
