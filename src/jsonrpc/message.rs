@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_long_text_shows_by_its_beginning() {
-        assert_eq!(beginning(" a\r\nb\0 "), "a  b");
+        assert_eq!(beginning(" a\r\nb\0c "), "a  b c");
         assert_eq!(beginning(&"é".repeat(101)), "é".repeat(100) + "..");
     }
 }

@@ -65,9 +65,18 @@ impl Endpoint {
             authority: authority.to_owned(),
             host: host.to_owned(),
             port,
-            path: uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+            path: path(&uri),
         })
     }
+}
+
+fn path(uri: &Uri) -> PathAndQuery {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = match path.starts_with('/') {
+        true => path.parse(),
+        false => format!("/{path}").parse(), // a query alone
+    };
+    path.unwrap_or(PathAndQuery::from_static("/")) // it was read once
 }
 
 impl fmt::Debug for Endpoint {
