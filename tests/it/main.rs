@@ -37,6 +37,7 @@ mod tls;
 mod unix;
 
 mod arrpc_faults;
+mod jsonrpc_python;
 mod metrics;
 mod node_and_ruby;
 mod python_client;
