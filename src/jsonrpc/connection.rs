@@ -166,3 +166,30 @@ fn io_cause(error: &hyper::Error) -> Option<&io::Error> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::client::connect::{Connect, ConnectOptions, Connector};
+    use crate::client::deadline::Deadline;
+
+    #[test]
+    fn a_request_on_a_connection_that_has_ended_was_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let connector = Connector::new("127.0.0.1", port, None, ConnectOptions::default());
+        let connector = connector.expect("nothing is wrong");
+        smol::block_on(async {
+            let never = Deadline::after(None).expect("not zero");
+            let stream = connector.attempt(&never).await.expect("no TLS").expect("it listens");
+            let mut connection = HttpConnection::new(stream).await.expect("nothing is read yet");
+            assert!(connection.is_open_and_silent());
+            drop(listener.accept().expect("a connection"));
+            assert!(!connection.is_open_and_silent());
+            let exchanged = connection.exchange(Request::default(), 1 << 20, connector.address());
+            exchanged.await.expect("no error").expect_err("it was not sent");
+        });
+    }
+}

@@ -93,3 +93,30 @@ impl HttpPool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use hyper::Request;
+
+    use super::*;
+    use crate::client::connect::ConnectOptions;
+
+    #[test]
+    fn a_call_that_gets_no_connection_in_time_was_in_the_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let connector = Connector::new("127.0.0.1", port, None, ConnectOptions::default());
+        let pool = HttpPool::new(connector.expect("nothing is wrong"), 1, None, 1 << 20);
+        smol::block_on(async {
+            let soon = Deadline::after(Some(Duration::from_millis(10))).expect("not zero");
+            let permit = pool.permits.acquire().await;
+            match pool.exchange(&Request::default(), &soon).await {
+                Err(Error::Timeout { phase: Phase::Queue, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            drop(permit);
+        });
+    }
+}

@@ -11,7 +11,7 @@ use crate::loopback::HOST;
 use crate::raw::PATIENCE;
 
 /// A request as the service got it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     /// The number of its connection, from 0.
     pub(crate) connection: usize,
@@ -89,8 +89,8 @@ impl Service {
                 thread::spawn(move || {
                     let mut stream = BufReader::new(stream);
                     while let Some(request) = read(&mut stream, connection) {
+                        let _ = sender.send(Event::Request(request.clone()));
                         let answer = respond(&request);
-                        let _ = sender.send(Event::Request(request));
                         // Fails if the client has had enough.
                         let written = stream.get_mut().write_all(&answer.bytes);
                         if answer.closes || written.is_err() {

@@ -1,15 +1,15 @@
 //! The JSON-RPC client against a service that says what a test tells it to.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
-use std::sync::mpsc;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrpc::jsonrpc::blocking::Client;
 use arrpc::jsonrpc::{self, Error};
 use arrpc::{Phase, Value, value};
 use serde_json::json;
-use smol::future;
 
 use crate::http_service::{Answer, Request, Service, ok, raw, status};
 use crate::loopback::{HOST, ReservedPort};
@@ -92,9 +92,8 @@ fn params_and_results_have_any_type() {
     assert_protocol(client.call::<u8>("m", ("x",)), "the result: expected u8, got an array");
     assert_protocol(client.call::<u8>("m", 5), "params must be");
 
-    let plain = client.plain_json();
-    let echoed: Vec<std::net::IpAddr> =
-        plain.call("m", [[127, 0, 0, 1]].map(std::net::IpAddr::from)).expect("text");
+    let plain = client.clone().plain_json();
+    let echoed: Vec<IpAddr> = plain.call("m", [[127, 0, 0, 1]].map(IpAddr::from)).expect("text");
     assert!(echoed[0].is_loopback());
     let bodies: Vec<_> = (0..5).map(|_| service.request().body["params"].clone()).collect();
     assert_eq!(bodies[4], json!(["127.0.0.1"]));
@@ -306,9 +305,9 @@ fn bytes_behind_an_answer_end_its_connection() {
 
 /// Answers the first request of its first connection, and ends that behind the second.
 fn forgetful() -> Service {
-    let second = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let second = Arc::new(AtomicBool::new(false));
     Service::start(move |request| {
-        let is_second = second.swap(true, std::sync::atomic::Ordering::SeqCst);
+        let is_second = second.swap(true, Ordering::SeqCst);
         match request.connection == 0 && is_second {
             true => raw("").closing(),
             false => request.result(json!(1)),
@@ -400,15 +399,6 @@ fn a_timeout_tells_its_phase() {
         service.request();
         service.expect_end(0);
     }
-    let service = Service::start(|_| raw(""));
-    let one = jsonrpc::Client::new(service.url()).max_connections(1);
-    let queued = one.clone(); // shares the connections, as no option is set
-    smol::block_on(async {
-        let mut first = pin!(one.call::<Value>("m", ()));
-        assert!(future::poll_once(&mut first).await.is_none());
-        let waits = future::poll_once(queued.call::<Value>("m", ()));
-        assert!(waits.await.is_none());
-    });
 }
 
 #[test]
@@ -425,30 +415,23 @@ fn no_connection_is_told_with_the_number_of_attempts() {
 
 #[test]
 fn a_call_that_is_dropped_takes_its_connection_with_it() {
-    let (release, gate) = mpsc::channel::<()>();
-    let gate = std::sync::Arc::new(std::sync::Mutex::new(gate));
+    let (release, gate) = smol::channel::bounded::<()>(1);
     let service = Service::start(move |request| {
         if request.connection == 0 {
-            let _ = gate.lock().expect("one at a time").recv();
+            let _ = gate.recv_blocking(); // until the test lets it go
         }
         request.result(request.body["params"].clone())
     });
     let client = jsonrpc::Client::new(service.url()).timeout(PATIENCE);
-    smol::block_on(async {
-        // Long enough to have sent the request.
-        let late = smol::Timer::after(Duration::from_millis(50));
-        let dropped =
-            future::or(async { client.call::<Value>("m", (1,)).await.map(Some) }, async {
-                late.await;
-                Ok(None)
-            });
-        assert_eq!(dropped.await.expect("no error"), None);
-        assert_eq!(client.call::<[u8; 1]>("m", (2,)).await.expect("its own reply"), [2]);
-    });
+    let sharing = client.clone();
+    let dropped = smol::spawn(async move { sharing.call::<Value>("m", (1,)).await });
+    assert_eq!(service.request().connection, 0);
+    assert!(smol::block_on(dropped.cancel()).is_none());
+    let own = smol::block_on(client.call::<[u8; 1]>("m", (2,)));
+    assert_eq!(own.expect("its own reply"), [2]);
+    assert_eq!(service.request().connection, 1);
     drop(release);
-    let mut connections = [service.request().connection, service.request().connection];
-    connections.sort();
-    assert_eq!(connections, [0, 1]);
+    service.expect_end(0);
 }
 
 #[test]
@@ -521,5 +504,7 @@ fn a_call_runs_on_any_thread_of_tokio() {
         for (number, call) in calls.into_iter().enumerate() {
             assert_eq!(call.await.expect("no panic").expect("it echoes"), [number as u8]);
         }
+        let empty = tokio::spawn(client.batch().send()).await.expect("no panic");
+        empty.expect("nothing to do");
     });
 }
