@@ -31,13 +31,28 @@ impl Answer {
         })
     }
 
+    /// Refuses a redirect, and what would take far more memory than it has bytes.
+    pub(super) fn check(self, max_items: usize) -> Result<Self, Error> {
+        if self.status.is_redirection() {
+            return Err(self.http_error());
+        }
+        if count_items(&self.body) <= max_items {
+            return Ok(self);
+        }
+        Err(match self.is_success() {
+            true => Error::Protocol(format!(
+                "the answer of {} holds more values than max_items, {max_items}",
+                self.address
+            )),
+            false => self.http_error(),
+        })
+    }
+
     /// The text of the result of this call. A reply to the call counts whatever the status is, as
     /// some servers have one of HTTP's for each of their errors.
     pub(super) fn result_of(&self, id: Id, mapping: Mapping) -> Result<&str, Error> {
         let reply = match Reply::parse(self.text()?, mapping) {
-            Ok(reply) if reply.whose == Whose::Call(id) && !self.status.is_redirection() => {
-                return reply.result;
-            }
+            Ok(reply) if reply.whose == Whose::Call(id) => return reply.result,
             reply => reply,
         };
         Err(match (self.refusal(mapping), reply) {
@@ -53,7 +68,7 @@ impl Answer {
         match reply {
             // Without the label it may be what a gateway says of itself.
             Some(Reply { whose: Whose::Nobody, result: Err(error), is_labelled })
-                if self.is_success() || is_labelled && !self.status.is_redirection() =>
+                if self.is_success() || is_labelled =>
             {
                 Some(error)
             }
@@ -75,5 +90,43 @@ impl Answer {
             _ => beginning(&String::from_utf8_lossy(&self.body)),
         };
         Error::Http { address: self.address.to_string(), status: self.status.as_u16(), text }
+    }
+}
+
+/// How many values and keys a JSON text holds; an empty array or object counts for two.
+fn count_items(text: &[u8]) -> usize {
+    let mut bytes = text.iter();
+    let mut items = 1;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b',' | b':' | b'[' | b'{' => items += 1,
+            b'"' => {
+                while let Some(byte) = bytes.next().filter(|&&byte| byte != b'"') {
+                    if *byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_the_values_and_keys_outside_of_strings() {
+        for (text, items) in [
+            ("1", 1),
+            ("[1, 2]", 3),
+            (r#"{"a": 1, "b": [2]}"#, 6),
+            (r#"["[,:{", "\\\",[", "\\\\", 4]"#, 5),
+            (r#""[,"#, 1),
+        ] {
+            assert_eq!(count_items(text.as_bytes()), items, "{text}");
+        }
     }
 }

@@ -50,6 +50,7 @@ impl Client {
         max_connections(connections: usize);
         connection_lifetime(lifetime: Duration);
         max_message_bytes(bytes: usize);
+        max_items(items: usize);
         idempotent_retries(retries: u32);
         tls_handshake_timeout(timeout: Duration);
         tls_cafile(cafile: impl Into<PathBuf>);

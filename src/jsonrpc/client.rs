@@ -73,6 +73,7 @@ pub(super) struct Options {
     pub(super) connection_lifetime: Option<Duration>,
     pub(super) idempotent_retries: Retries,
     pub(super) max_message_bytes: usize,
+    pub(super) max_items: usize,
     pub(super) tls: Vec<Trust>,
     pub(super) tls_client_cert: Option<KeyPair>,
     pub(super) debug: bool,
@@ -97,6 +98,7 @@ impl Client {
             connection_lifetime: None,
             idempotent_retries: Retries::AtMost(3),
             max_message_bytes: 64 << 20,
+            max_items: 1 << 20,
             tls: Vec::new(),
             tls_client_cert: None,
             debug: false,
@@ -178,6 +180,14 @@ impl Client {
     /// Defaults to 64 MiB.
     pub fn max_message_bytes(self, bytes: usize) -> Self {
         self.with(|options| options.max_message_bytes = bytes)
+    }
+
+    /// Sets how many values an answer may hold at all its levels; an entry of an object is two, and
+    /// so is an empty array or object.
+    ///
+    /// Defaults to 1,048,576.
+    pub fn max_items(self, items: usize) -> Self {
+        self.with(|options| options.max_items = items)
     }
 
     /// Sets how often an [`idempotent`](Self::idempotent) call may be sent again if its connection
@@ -310,7 +320,8 @@ impl Client {
             };
             open.exchange(text, &deadline, self.idempotent).await
         };
-        self.log(exchange.await.map_err(Error::from))
+        let answer = exchange.await.map_err(Error::from);
+        self.log(answer.and_then(|answer| answer.check(self.options.max_items)))
     }
 
     async fn open(&self) -> Result<&OpenClient, crate::Error> {

@@ -28,7 +28,8 @@
 //!   `{"$bin": "AQI="}` is. Any other one, as `{"$gt": 5}`, is an object.
 //! - Of two equal keys in an object the last one counts.
 //! - An integer outside of `i64::MIN..=u64::MAX` is the nearest float.
-//! - More than 127 nested arrays and objects, and a number beyond the floats, are errors.
+//! - More than 127 nested arrays and objects, a number beyond the floats, and a bare `NaN`, which is
+//!   no JSON, are errors.
 //!
 //! For servers that want `{"$gt": 5}` as it stands, or UUIDs and IP addresses as text,
 //! [`Client::plain_json`] switches the mapping off.

@@ -57,6 +57,9 @@ impl OpenClient {
         if options.max_message_bytes == 0 {
             return config("max_message_bytes must be 1 at least");
         }
+        if options.max_items == 0 {
+            return config("max_items must be 1 at least");
+        }
         if options.connect.tls_handshake_timeout.is_zero() {
             return config("tls_handshake_timeout is zero: nothing could be in time");
         }

@@ -1,6 +1,7 @@
 //! The JSON-RPC client against a service that says what a test tells it to.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use arrpc::{Phase, Value, value};
 use serde_json::json;
 
 use crate::http_service::{Answer, Request, Service, ok, raw, status};
-use crate::loopback::{HOST, ReservedPort};
+use crate::loopback::{HOST, ReservedPort, raw_server};
 use crate::raw::PATIENCE;
 
 /// A service whose results are the params.
@@ -372,6 +373,41 @@ fn what_is_no_http_and_what_is_too_large_is_refused() {
 }
 
 #[test]
+fn an_answer_of_too_many_values_is_refused() {
+    let service = echo();
+    let few = client(&service).max_items(100);
+    let numbers = vec![7u8; 80]; // in an object of three entries
+    assert_eq!(few.call::<Vec<u8>>("m", &numbers).expect("they are few"), numbers);
+    assert_protocol(few.call::<Vec<u8>>("m", vec![7u8; 100]), "more values than max_items, 100");
+    let service = Service::start(|_| status("502 Bad Gateway", &",".repeat(1000)));
+    match client(&service).max_items(100).call::<Value>("m", ()) {
+        Err(Error::Http { status: 502, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_that_refuses_a_request_before_its_end_is_heard() {
+    let (release, gate) = smol::channel::bounded::<()>(1);
+    let port = raw_server(move |_, stream| {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while stream.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
+            line.clear();
+        }
+        let refusal = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nlarge";
+        stream.get_mut().write_all(refusal).expect("the client reads");
+        let _ = gate.recv_blocking(); // reads no more, until the test has seen the answer
+    });
+    let client = Client::new(format!("http://{HOST}:{port}/")).timeout(PATIENCE);
+    match client.call::<Value>("m", ("x".repeat(10_000_000),)) {
+        Err(Error::Http { status: 413, text, .. }) => assert_eq!(text, "large"),
+        other => panic!("{other:?}"),
+    }
+    drop(release);
+}
+
+#[test]
 fn an_answer_of_the_largest_size_is_taken() {
     let service = echo();
     let client = client(&service);
@@ -475,6 +511,7 @@ fn options_that_cannot_work_are_refused_before_anything_is_sent() {
     assert_config(call(client().con_max_retries(0)), "con_max_retries");
     assert_config(call(client().max_connections(0)), "max_connections");
     assert_config(call(client().max_message_bytes(0)), "max_message_bytes");
+    assert_config(call(client().max_items(0)), "max_items");
 }
 
 #[test]
