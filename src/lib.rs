@@ -29,6 +29,7 @@
 //!   and [`Serde`] go between values and serde types, and so does [`Client::request`].
 //!   [`Client::call`] calls a method of a router.
 //! - [`Error`] is what servers and clients fail with, [`RpcError`] what a handler tells its caller.
+//! - [`jsonrpc`] calls services of others: JSON-RPC 2.0 over HTTP, single calls and batches.
 //! - [`metrics`] are counted for Prometheus, under the names of the Python package.
 //! - [`json`] writes and reads values as JSON, without loss.
 //!
@@ -49,6 +50,7 @@ mod error;
 mod value;
 
 pub mod json;
+pub mod jsonrpc;
 pub mod metrics;
 
 mod log;

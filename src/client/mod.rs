@@ -9,12 +9,12 @@ pub(crate) mod deadline;
 mod hooks;
 pub(crate) mod link;
 pub(crate) mod open;
-mod permits;
+pub(crate) mod permits;
 mod pipeline;
 mod pool;
 mod request;
-mod retry;
-mod socket;
+pub(crate) mod retry;
+pub(crate) mod socket;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(crate) struct Permits {
     state: Mutex<State>,
 }
 
@@ -29,13 +29,13 @@ enum Waiter {
 }
 
 impl Permits {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let state = State { free: count, next_ticket: 0, waiting: BTreeMap::new() };
         Self { state: Mutex::new(state) }
     }
 
     /// Waits for a permit, behind all who wait already.
-    pub(super) fn acquire(&self) -> Acquire<'_> {
+    pub(crate) fn acquire(&self) -> Acquire<'_> {
         Acquire { permits: self, ticket: None }
     }
 
@@ -63,7 +63,7 @@ impl Permits {
 
 /// A permit, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit<'a>(&'a Permits);
+pub(crate) struct Permit<'a>(&'a Permits);
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
@@ -71,7 +71,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-pub(super) struct Acquire<'a> {
+pub(crate) struct Acquire<'a> {
     permits: &'a Permits,
     /// The place in the queue, from the first poll that found no permit to the one that does.
     ticket: Option<u64>,

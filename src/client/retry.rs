@@ -14,7 +14,7 @@ const MAX_BALANCE: u32 = 10 * PRICE;
 
 /// How often one call is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retries {
+pub(crate) enum Retries {
     /// As often as this at the most, within the budget, if its connection is lost.
     AtMost(u32),
     /// Until it has a reply or its time is up, also if no connection comes about.
@@ -23,25 +23,25 @@ pub(super) enum Retries {
 
 /// The retries of one client.
 #[derive(Debug)]
-pub(super) struct RetryBudget {
+pub(crate) struct RetryBudget {
     /// For one call.
     retries: Retries,
     balance: AtomicU32,
 }
 
 impl RetryBudget {
-    pub(super) fn new(retries: Retries) -> Self {
+    pub(crate) fn new(retries: Retries) -> Self {
         Self { retries, balance: AtomicU32::new(MAX_BALANCE) }
     }
 
     /// Takes note of a call.
-    pub(super) fn deposit(&self) {
+    pub(crate) fn deposit(&self) {
         self.update(|balance| Some(balance.saturating_add(DEPOSIT).min(MAX_BALANCE)));
     }
 
     /// Whether a call that was sent again `retries` times and has failed with this error may be
     /// sent once more.
-    pub(super) fn allows(&self, error: &Error, retries: u32) -> bool {
+    pub(crate) fn allows(&self, error: &Error, retries: u32) -> bool {
         match (self.retries, error) {
             (Retries::AtMost(most), Error::Disconnected { .. }) => {
                 retries < most && self.update(|balance| balance.checked_sub(PRICE))

@@ -17,7 +17,7 @@ use crate::net::stream::TcpOptions;
 use crate::net::unix;
 
 /// A connected socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -39,7 +39,7 @@ impl Socket {
     }
 
     /// Whether the peer has neither sent something nor ended the connection.
-    pub(super) fn is_open_and_silent(&self) -> bool {
+    pub(crate) fn is_open_and_silent(&self) -> bool {
         let options = match self {
             Self::Tcp(socket) => SockRef::from(socket),
             #[cfg(unix)]

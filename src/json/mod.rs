@@ -21,6 +21,7 @@
 //! value whose JSON nests more than 127 arrays and objects is written but not read. Each level of
 //! `$map` takes three of the 127.
 
+mod lenient;
 mod read;
 mod time;
 mod write;
@@ -28,6 +29,8 @@ mod write;
 use std::fmt;
 
 use rmpv::Value;
+
+pub(crate) use lenient::from_str_lenient;
 
 /// The ext type the MessagePack spec reserves for timestamps.
 const TIMESTAMP: i8 = -1;

@@ -163,7 +163,7 @@ fn read_only_entry(key: Value, value: Value) -> Result<Value, String> {
 }
 
 /// Reads what stands under `$name`, or says what is wrong with it.
-fn read_tagged(name: &str, value: Value) -> Result<Value, String> {
+pub(super) fn read_tagged(name: &str, value: Value) -> Result<Value, String> {
     match (name, value) {
         ("bin", value) => from_base64(&value).map(Value::Binary),
         ("ext", Value::Array(ref parts)) if let [kind, bytes] = parts.as_slice() => {

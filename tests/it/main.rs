@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one file for each thing that is proved.
 
 mod events;
+mod http_service;
 mod loopback;
 mod other_languages;
 mod peers;
@@ -16,6 +17,8 @@ mod cuts;
 mod encrypted;
 mod exclusive;
 mod hooks;
+mod jsonrpc_batch;
+mod jsonrpc_client;
 mod jsonrpc_server;
 mod life_cycle_hooks;
 mod lifecycle;
@@ -36,6 +39,7 @@ mod tokens;
 mod unix;
 
 mod arrpc_faults;
+mod jsonrpc_python;
 mod method_metrics;
 mod metrics;
 mod node_and_ruby;

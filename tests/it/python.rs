@@ -98,8 +98,12 @@ impl Client {
     }
 }
 
+/// Starts `script`, which runs until it is dropped.
+///
+/// # Panics
+/// It cannot be started.
 #[track_caller]
-fn start(script: &str, args: &[&str]) -> Running {
+pub(crate) fn start(script: &str, args: &[&str]) -> Running {
     Running::start(script_command(script, args)).unwrap_or_else(|error| panic!("{error}"))
 }
 
