@@ -32,8 +32,8 @@ impl RpcError {
         message.to_string().into()
     }
 
-    /// Makes an error with a code that programs can tell it by, in snake_case, and a message for
-    /// people. On the wire the code stands before the message in brackets, where any client can
+    /// Makes an error with a code that programs can tell it by, and a message for people. A code has
+    /// lower case letters, digits and underscores; anything else is a part of the message. On the wire the code stands before the message in brackets, where any client can
     /// read it: `arrpc.error.RpcException: [not_found] there is no user 7`.
     ///
     /// ```
@@ -53,9 +53,11 @@ impl RpcError {
         Self::new(cause).with_reason("Message does not have the form of the handler's type")
     }
 
-    /// Gives it a code before its message, where it keeps what logs and metrics say of it.
-    pub(crate) fn coded(mut self, code: &str) -> Self {
-        self.message.insert_str(0, &format!("[{code}] "));
+    /// Gives it a code, if it has none.
+    pub(crate) fn or_code(mut self, code: &str) -> Self {
+        if self.code().is_none() {
+            self.message.insert_str(0, &format!("[{code}] "));
+        }
         self
     }
 

@@ -43,6 +43,7 @@
 mod client;
 mod server;
 
+mod http;
 mod services;
 
 mod error;
@@ -68,19 +69,22 @@ pub mod internals;
 
 pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
+pub use http::Http;
 pub use net::tls::TlsIdentity;
 pub use server::context::Context;
 pub use server::handler::{
     BlockingCall, Handler, IntoReply, Reply, Response, blocking, marker, unblock,
 };
 pub use server::raw::{RawMessage, RawReply, Written};
+pub use server::tokens::Tokens;
 pub use server::{Server, ServerHandle};
+pub use services::call::Call;
 pub use services::exclusive::Exclusive;
 pub use services::method::{Method, WithContext};
 #[doc(hidden)]
 pub use services::params::Params;
 pub use services::proxy::Proxy;
-pub use services::router::{Call, Router, Service};
+pub use services::router::{Router, Service};
 pub use services::typed::{Typed, TypedReply, TypedResponse, typed};
 pub use value::{Serde, from_value, to_value};
 
@@ -90,7 +94,7 @@ pub use rmpv::Value;
 /// What [`service!`] needs where it is used.
 #[doc(hidden)]
 pub mod services_declare {
-    pub use crate::services::declare::{parameter, result};
+    pub use crate::services::declare::{doc, method, parameter, result};
 }
 
 #[cfg(test)]

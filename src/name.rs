@@ -35,6 +35,11 @@ fn shorten(mut path: &'static str) -> &'static str {
     path.rsplit("::").find(|part| !part.is_empty()).unwrap_or(path)
 }
 
+/// An identifier without the `r#` that lets it be a keyword.
+pub(crate) fn bare(identifier: &str) -> &str {
+    identifier.strip_prefix("r#").unwrap_or(identifier)
+}
+
 /// A type's name without the paths in it: `Vec<Option<Point>>`.
 pub(crate) fn readable(type_name: &str) -> String {
     let is_separator = |character: char| !(character.is_alphanumeric() || "_:".contains(character));

@@ -59,9 +59,20 @@ fn a_request_takes_no_more_memory_than_its_value_and_its_reply() {
     let method = || Router::new().method("plus", ["a", "b"], |a: i64, b: i64| a + b);
     let router = Server::with_handler(HOST, 0, Router::new().service("math_service", method()));
     let typed = Server::with_handler(HOST, 0, MathService.into_router());
-    for (what, server) in [("bare handler", bare), ("router", router), ("typed service", typed)] {
+    let counted = metrics(Server::with_handler(HOST, 0, MathService.into_router()));
+    for (what, server) in [
+        ("bare handler", bare),
+        ("router", router),
+        ("typed service", typed),
+        ("typed service, metrics", counted),
+    ] {
         check(what, server, CALL, SUM, 5);
     }
+    // And the method's future.
+    let later = || Router::new().method("plus", ["a", "b"], async |a: i64, b: i64| a + b);
+    let later = || Server::with_handler(HOST, 0, Router::new().service("math_service", later()));
+    check("router, async", later(), CALL, SUM, 6);
+    check("router, async, metrics", metrics(later()), CALL, SUM, 6);
 }
 
 arrpc::service! {

@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Security")]
     encrypt: bool,
 
-    /// Serve Prometheus metrics, at /metrics [default: off]
+    /// Serve Prometheus metrics, at /metrics, and charts of them, at / [default: off]
     #[arg(long, help_heading = "Metrics")]
     metrics: bool,
 

@@ -54,6 +54,7 @@ impl Client {
         tcp_nodelay(at_once: bool);
         idempotent_retries(retries: u32);
         idempotent_retries_endless();
+        token(token: impl Into<String>);
         auth_secret(secret: impl AsRef<[u8]>);
         encrypt();
         tls();

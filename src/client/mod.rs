@@ -280,6 +280,20 @@ impl Client {
         Self { idempotent: true, ..self.clone() }
     }
 
+    /// Shows a token with each message that is a map, under the key `token`: for a server with
+    /// [`Tokens`](crate::Tokens), or one whose handler looks for it. It travels as it is, so use TLS.
+    ///
+    /// Defaults to none.
+    pub fn token(self, token: impl Into<String>) -> Self {
+        let token = token.into();
+        self.before(move |message| {
+            if let Value::Map(entries) = message {
+                entries.push(("token".into(), token.as_str().into()));
+            }
+            Ok(())
+        })
+    }
+
     /// Signs messages with this secret, which the server shares (HMAC-SHA256). Replies are not
     /// signed, so use TLS where somebody could change them, or [`encrypt`](Self::encrypt).
     ///
@@ -373,7 +387,8 @@ impl Client {
     }
 
     /// Counts calls, their time and bytes, and errors, under arrpc's metric names, and serves them
-    /// at `http://HOST:9095/metrics` from the first call on.
+    /// at `http://HOST:9095/metrics` from the first call on, and as a page of charts at
+    /// `http://HOST:9095/`.
     ///
     /// Defaults to off. All servers and clients of a process are counted together, and each
     /// address asked for shows them all.

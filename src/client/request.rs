@@ -64,10 +64,14 @@ pub(super) fn not_a_reply(malformed: Malformed) -> Error {
 }
 
 /// What to say of a reply that is not encrypted. An error is told, as it is most probably from a
-/// server that could not decrypt the request; for a program it is none of the server's.
+/// server that could not decrypt the request; for a program it is none of the server's. Anything
+/// else is not decoded: nobody knows who has sent it.
 fn not_encrypted(received: &[u8]) -> String {
-    let is_str = matches!(received, [0xa0..=0xbf | 0xd9..=0xdb, ..]);
-    match wire::decode(received).ok().filter(|_| is_str).map(Reply::from_value) {
+    let reply = match received {
+        [0xa0..=0xbf | 0xd9..=0xdb, ..] => wire::decode(received).ok().map(Reply::from_value),
+        _ => None,
+    };
+    match reply {
         Some(Reply::Auth(text) | Reply::Rpc(text)) => {
             format!("{text} (this came unencrypted, anybody may have sent it)")
         }

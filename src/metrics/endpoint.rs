@@ -1,6 +1,7 @@
-//! The HTTP endpoint of a process: `/metrics` for Prometheus, `/healthz` and `/readyz` for probes.
-//! Its limits are its own and small, for it faces the network and has three short things to say. It
-//! runs on smol's executor and stays open until the process ends, as arrpc's does.
+//! The HTTP endpoint of a process: `/` for people, `/metrics` for Prometheus, `/healthz` and
+//! `/readyz` for probes. Its limits are its own and small, for it faces the network and has few and
+//! short things to say. It runs on smol's executor and stays open until the process ends, as arrpc's
+//! does.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,7 +15,10 @@ use std::time::Duration;
 use async_net::TcpStream;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,7 +28,7 @@ use smol::lock::Semaphore;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::readiness::{self, Roster};
-use super::{REGISTRY, Registry};
+use super::{REGISTRY, Registry, page};
 use crate::net::address::join_host_port;
 use crate::net::listener::DEFAULT_BACKLOG;
 use crate::net::stream::TcpOptions;
@@ -173,38 +177,54 @@ impl Endpoint {
 
     fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         match (path, method) {
+            ("/", &Method::GET | &Method::HEAD) => html(page::render(self.registry)),
             ("/metrics", &Method::GET | &Method::HEAD) => {
-                let mut response = page(StatusCode::OK, self.registry.render());
+                let mut response = text(StatusCode::OK, self.registry.render());
                 response
                     .headers_mut()
                     .insert(CONTENT_TYPE, HeaderValue::from_static(super::CONTENT_TYPE));
                 response
             }
-            ("/healthz", &Method::GET | &Method::HEAD) => page(StatusCode::OK, "ok"),
+            ("/healthz", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "ok"),
             ("/readyz", &Method::GET | &Method::HEAD) if self.roster.is_ready() => {
-                page(StatusCode::OK, "ready")
+                text(StatusCode::OK, "ready")
             }
             ("/readyz", &Method::GET | &Method::HEAD) => {
-                page(StatusCode::SERVICE_UNAVAILABLE, "not ready")
+                text(StatusCode::SERVICE_UNAVAILABLE, "not ready")
             }
-            ("/metrics" | "/healthz" | "/readyz", _) => {
-                let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n");
+            ("/" | "/metrics" | "/healthz" | "/readyz", _) => {
+                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n");
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 response
             }
-            _ => {
-                page(StatusCode::NOT_FOUND, "not found; there are /metrics, /healthz and /readyz\n")
-            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "not found; there are /, /metrics, /healthz and /readyz\n",
+            ),
         }
     }
 }
 
-fn page(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn html(page: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, page);
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, &page::POLICY),
+        (CACHE_CONTROL, "no-store"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

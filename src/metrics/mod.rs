@@ -7,6 +7,8 @@ pub(crate) mod endpoint;
 mod capped;
 mod client;
 mod host;
+mod methods;
+mod page;
 mod readiness;
 mod requests;
 mod server;
@@ -18,6 +20,9 @@ use prometheus::core::{Collector, Desc, Describer};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 pub(crate) use client::{ClientMetrics, OpenConnection};
+#[doc(hidden)]
+pub use methods::MethodMetrics;
+pub(crate) use methods::{CountedCall, MethodSeries};
 pub(crate) use server::{InFlight, ServerConnectionMetrics, ServerMetrics};
 
 use client::ClientFamilies;
@@ -57,6 +62,7 @@ pub(crate) fn client(remote_address: &str, signed_payload: bool, tls: bool) -> C
 
 /// All metrics of a process. There is one; tests make their own.
 struct Registry {
+    hostname: String,
     exposition: prometheus::Registry,
     server: ServerFamilies,
     client: ClientFamilies,
@@ -72,6 +78,7 @@ impl Registry {
             exposition: prometheus::Registry::new(),
         };
         Self {
+            hostname: hostname.to_owned(),
             server: ServerFamilies::new(&naming),
             client: ClientFamilies::new(&naming),
             exposition: naming.exposition,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::capped::{Capped, OTHER};
+use super::methods::{MethodFamilies, MethodMetrics};
 use super::requests::{RequestFamilies, RequestSeries};
 use super::{MAX_ADDRESSES, MAX_REASONS, Naming, python_bool};
 
@@ -21,6 +22,7 @@ pub(super) struct ServerFamilies {
     requests: RequestFamilies,
     errors: IntCounterVec,
     refusals: IntCounterVec,
+    methods: MethodFamilies,
     connections: IntGaugeVec,
     in_flight: IntGaugeVec,
     addresses: Capped,
@@ -64,6 +66,7 @@ impl ServerFamilies {
                 "Server refusals by the limit that was hit",
                 &["limit", "handler_func"],
             ),
+            methods: MethodFamilies::new(naming),
             connections: naming.gauges(
                 "arrpc_server_connections",
                 "Open server connections",
@@ -121,6 +124,11 @@ impl ServerMetrics {
         let requests = server.families.requests.series(&values);
         server.connections.inc();
         ServerConnectionMetrics { server: self.clone(), remote_address, requests }
+    }
+
+    /// Where the server's handler finds the series of its methods.
+    pub(crate) fn methods(&self) -> MethodMetrics<'_> {
+        MethodMetrics::new(&self.0.families.methods, &self.0.handler_func)
     }
 
     /// Counts a refusal; `limit` is the name of the setting that was hit.

@@ -33,6 +33,14 @@ pub(super) struct Arrival {
     pub(super) socket: Socket,
     pub(super) origin: Origin,
     pub(super) place: Place,
+    pub(super) door: Door,
+}
+
+/// What is spoken behind the port that a connection came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Messages,
+    Http,
 }
 
 /// Whether a connection is served. Given back when dropped.
@@ -47,8 +55,9 @@ pub(super) enum Place {
     },
 }
 
-/// The door of a server.
+/// One port of a server.
 pub(super) struct Admission {
+    door: Door,
     listener: Listener,
     limit: usize,
     slots: Arc<Semaphore>,
@@ -60,6 +69,7 @@ pub(super) struct Admission {
 
 impl Admission {
     pub(super) fn new(
+        door: Door,
         listener: Listener,
         limits: &Limits,
         threads: usize,
@@ -68,6 +78,7 @@ impl Admission {
         let limit = possible_connections(limits.max_connections, threads);
         let refused = limits.refuse_excess_connections.then(|| Arc::new(Semaphore::new(MAX_TOLD)));
         Self {
+            door,
             listener,
             limit,
             slots: Arc::new(Semaphore::new(limit)),
@@ -101,7 +112,8 @@ impl Admission {
             // One may have closed while this one was waited for.
             match slot.or_else(|| self.slots.try_acquire_arc()) {
                 Some(slot) => {
-                    return Arrival { socket, origin, place: Place::Served { _slot: slot } };
+                    let place = Place::Served { _slot: slot };
+                    return Arrival { socket, origin, place, door: self.door };
                 }
                 None => {
                     tracing::debug!(peer = %origin, max_connections = self.limit, "refused");
@@ -109,7 +121,7 @@ impl Admission {
                     let told = self.refused.as_ref().and_then(Semaphore::try_acquire_arc);
                     if let Some(slot) = told {
                         let place = Place::Refused { limit: self.limit, _slot: slot };
-                        return Arrival { socket, origin, place };
+                        return Arrival { socket, origin, place, door: self.door };
                     }
                     reset_on_close(&socket.options());
                 }

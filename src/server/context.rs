@@ -16,6 +16,7 @@ pub struct Context {
     connection: Arc<Connection>,
     signed: bool,
     encrypted: bool,
+    identity: Option<Arc<str>>,
 }
 
 /// The part of a context that all calls of a connection share.
@@ -43,7 +44,19 @@ impl Context {
         let (states, gone) = (States::default(), AtomicBool::new(false));
         let connection = Arc::new(Connection { id, peer, states, gone });
         let (signed, encrypted) = (protection.is_signed(), protection.is_encrypted());
-        Self { connection, signed, encrypted }
+        Self { connection, signed, encrypted, identity: None }
+    }
+
+    /// The same for a call whose token says whose it is.
+    pub(super) fn identified(&self, identity: Arc<str>) -> Self {
+        Self { identity: Some(identity), ..self.clone() }
+    }
+
+    /// Returns who calls: whose [token](crate::Server::tokens) the message has, or else the name in
+    /// the client's verified certificate. `None` for a caller that nobody knows.
+    pub fn identity(&self) -> Option<&str> {
+        let token = self.identity.as_deref();
+        token.or_else(|| self.tls_identity().and_then(TlsIdentity::common_name))
     }
 
     /// Returns the address of the peer; `None` over a Unix socket, where peers have none.
@@ -57,9 +70,9 @@ impl Context {
         self.connection.id
     }
 
-    /// Finds the connection's state of type `T`: what the first callback of
+    /// Finds the connection's state of type `T`: what the first hook of
     /// [`on_connect`](crate::Server::on_connect) with that type has returned. `None` if there is no
-    /// such callback, or it has panicked.
+    /// such hook, or it has panicked.
     pub fn state<T: Any>(&self) -> Option<&T> {
         self.connection.states.find()
     }

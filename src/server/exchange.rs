@@ -19,26 +19,26 @@ use crate::{RpcError, Value};
 
 /// What is counted of a request until its reply is written.
 #[derive(Clone, Copy)]
-pub(super) struct Account {
+pub(crate) struct Account {
     /// Its size on the wire.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// The memory that its value takes, at the most.
-    pub(super) memory: usize,
+    pub(crate) memory: usize,
     /// Read only with metrics on: a look at the clock costs as much as decoding a small message.
-    pub(super) started: Option<Instant>,
+    pub(crate) started: Option<Instant>,
     /// The `reason` label of an error, where it is not the error's message.
-    pub(super) reason: Option<&'static str>,
+    pub(crate) reason: Option<&'static str>,
     /// The limit that was hit, by the name of its setter.
-    pub(super) limit: Option<&'static str>,
+    pub(crate) limit: Option<&'static str>,
 }
 
 impl Account {
-    pub(super) fn open(bytes: usize, started: Option<Instant>) -> Self {
+    pub(crate) fn open(bytes: usize, started: Option<Instant>) -> Self {
         Self { bytes, memory: 0, started, reason: None, limit: None }
     }
 
     /// Takes note of what a handler returned, and makes it the reply.
-    pub(super) fn reply(&mut self, result: Result<Value, RpcError>) -> Reply {
+    pub(crate) fn reply(&mut self, result: Result<Value, RpcError>) -> Reply {
         match result {
             Ok(value) => Reply::Value(value),
             Err(error) => {
@@ -50,7 +50,7 @@ impl Account {
 }
 
 /// A handler that runs.
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     /// The request's number in its connection.
     number: u64,
     /// `None` only while it is dropped.
@@ -63,7 +63,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
+    pub(crate) fn new(
         number: u64,
         handler: Later,
         timeout: Option<Duration>,

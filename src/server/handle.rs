@@ -17,6 +17,7 @@ use crate::Error;
 pub struct ServerHandle {
     local_addr: SocketAddr,
     metrics_addr: Option<SocketAddr>,
+    http_addr: Option<SocketAddr>,
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -26,6 +27,7 @@ impl ServerHandle {
         let (stop, stopped) = channel::bounded(1);
         let local_addr = listening.local_addr;
         let metrics_addr = listening.metrics_addr;
+        let http_addr = listening.http_addr;
         let stop_signal = async move {
             if stopped.recv().await.is_err() {
                 pending::<()>().await; // the handle was dropped, not stopped
@@ -35,7 +37,7 @@ impl ServerHandle {
             .name("arrpc-acceptor".to_owned())
             .spawn(|| smol::block_on(listening.serve(stop_signal)))
             .map_err(|source| Error::Thread { source })?;
-        Ok(Self { local_addr, metrics_addr, stop, thread })
+        Ok(Self { local_addr, metrics_addr, http_addr, stop, thread })
     }
 
     /// Returns the address that the server listens on, with the port that it got for port 0. That
@@ -47,6 +49,11 @@ impl ServerHandle {
     /// Returns the address of the metrics; `None` if they are off.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics_addr
+    }
+
+    /// Returns the address of JSON-RPC over HTTP; `None` without [`http`](crate::Server::http).
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
     }
 
     /// Tells the server to stop: to accept no more connections, finish the requests that it has

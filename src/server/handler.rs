@@ -4,14 +4,17 @@
 use std::any::type_name;
 use std::borrow::Cow;
 use std::fmt;
+use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll, ready};
 
 use serde::Serialize;
 
 use super::context::Context;
+use super::held::{self, Held, Keeper};
+use crate::metrics::{CountedCall, MethodMetrics, MethodSeries};
 use crate::name::short_name;
 use crate::{Error, RpcError, Serde, Value, to_value};
 
@@ -84,6 +87,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Defaults to nothing.
     fn stopping(&self) {}
 
+    /// Resolves what it counts of its methods. Called once when a server with metrics is started.
+    #[doc(hidden)]
+    fn measured(&self, metrics: MethodMetrics<'_>) {
+        let _ = metrics;
+    }
+
     /// Returns the name that the `handler_func` label of the metrics shows.
     ///
     /// Defaults to the last part of the type's name.
@@ -102,7 +111,33 @@ pub(crate) enum Answer {
     Written,
 }
 
-pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>;
+/// A reply on its way.
+pub(crate) struct Later {
+    reply: Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>,
+    /// The call of a method that it answers, if that is counted. Here and not in a future around the
+    /// one above, which would take another box.
+    counted: Option<CountedCall>,
+}
+
+impl Later {
+    pub(crate) fn new(
+        reply: impl Future<Output = Result<Value, RpcError>> + Send + 'static,
+    ) -> Self {
+        Self { reply: Box::pin(reply), counted: None }
+    }
+}
+
+impl Future for Later {
+    type Output = Result<Value, RpcError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.reply.as_mut().poll(context));
+        if let Some(call) = self.counted.take() {
+            call.ended(&result);
+        }
+        Poll::Ready(result)
+    }
+}
 
 impl Response {
     /// Makes an answer that is at hand.
@@ -117,7 +152,7 @@ impl Response {
     where
         F: Future<Output: IntoReply> + Send + 'static,
     {
-        Self(Answer::Later(Box::pin(async move { reply.await.into_reply() })))
+        Self(Answer::Later(Later::new(async move { reply.await.into_reply() })))
     }
 }
 
@@ -126,15 +161,27 @@ impl Response {
         Self(Answer::Ready(Err(error)))
     }
 
-    /// Keeps something until the answer is there.
-    pub(crate) fn holding<T: Send + 'static>(self, held: T) -> Self {
+    /// Keeps something until the answer is there, or nobody waits for it any more, and the blocking
+    /// work that the answer waited for has ended.
+    pub(crate) fn holding<T: Send + Sync + 'static>(self, held: T) -> Self {
         match self.0 {
-            Answer::Later(reply) => Self(Answer::Later(Box::pin(async move {
-                let _held = held;
-                reply.await
+            Answer::Later(reply) => Self(Answer::Later(Later::new(async move {
+                let held: Held = Arc::new(held);
+                let mut reply = reply; // dropped before what it holds
+                poll_fn(|context| held::poll(&held, Pin::new(&mut reply), context)).await
             }))),
             Answer::Ready(_) | Answer::Written => self,
         }
+    }
+
+    /// Counts the end of the call that it answers.
+    pub(crate) fn counted(mut self, call: CountedCall<&MethodSeries>) -> Self {
+        match &mut self.0 {
+            Answer::Ready(reply) => call.ended(reply),
+            Answer::Later(later) => later.counted = Some(call.owned()),
+            Answer::Written => call.succeeded(),
+        }
+        self
     }
 
     /// Waits for the answer.
@@ -191,7 +238,7 @@ pub trait Reply<M> {
         Response(match self.into_response().0 {
             Answer::Ready(reply) => Answer::Ready(changed(reply)),
             Answer::Later(reply) => {
-                Answer::Later(Box::pin(async move { reply.await.map_err(change) }))
+                Answer::Later(Later::new(async move { reply.await.map_err(change) }))
             }
             Answer::Written => Answer::Written,
         })
@@ -225,7 +272,7 @@ where
     fn into_response_with(self, change: fn(RpcError) -> RpcError) -> Response {
         // In the one box that there is.
         let reply = async move { self.await.into_reply().map_err(change) };
-        Response(Answer::Later(Box::pin(reply)))
+        Response(Answer::Later(Later::new(reply)))
     }
 
     fn type_name() -> &'static str {
@@ -394,28 +441,44 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    BlockingCall(smol::unblock(work))
+    let keeper = Keeper::default();
+    let kept = keeper.clone();
+    let task = smol::unblock(move || {
+        let _kept = kept;
+        work()
+    });
+    BlockingCall { task, keeper }
 }
 
 /// A call on the pool of blocking threads: what [`blocking`] makes a handler return.
 #[derive(Debug)]
-pub struct BlockingCall<T>(smol::Task<T>);
+pub struct BlockingCall<T> {
+    task: smol::Task<T>,
+    /// The work has it too.
+    keeper: Keeper,
+}
 
 impl<T> Future for BlockingCall<T> {
     type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<T> {
-        Pin::new(&mut self.0).poll(context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<T> {
+        self.keeper.keep_current();
+        Pin::new(&mut self.task).poll(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{self, TryRecvError};
+    use std::time::Duration;
+
     use super::*;
     use crate::net::address::Origin;
     use crate::server::context::Peer;
     use crate::services::typed::Typed;
     use crate::wire::Protection;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn function(message: Value) -> Value {
         message
@@ -462,6 +525,48 @@ mod tests {
             Ok::<_, RpcError>(number + 1)
         };
         assert_eq!(call(question_mark, 1), Ok(Value::from(2)));
+    }
+
+    #[test]
+    fn what_a_call_holds_is_kept_until_its_blocking_work_has_ended() {
+        struct Held(mpsc::Sender<()>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                let _ = self.0.send(()); // the test may be over
+            }
+        }
+        let direct = |work: BlockingCall<()>| Response::later(work);
+        let inside = |work: BlockingCall<()>| {
+            Response::later(async {
+                let nothing = Response::later(async {}).holding(());
+                nothing.reply().await?;
+                work.await;
+                Ok::<_, RpcError>(())
+            })
+        };
+        for respond in [direct, inside] {
+            for is_given_up in [true, false] {
+                let (sender, dropped) = mpsc::channel();
+                let (begin_sender, begun) = mpsc::channel();
+                let (gate, gate_receiver) = mpsc::channel::<()>();
+                let work = unblock(move || {
+                    begin_sender.send(()).expect("the test waits");
+                    let _ = gate_receiver.recv(); // an error: it is open
+                });
+                begun.recv_timeout(PATIENCE).expect("a thread");
+                let mut reply = Box::pin(respond(work).holding(Held(sender)).reply());
+                assert_eq!(smol::block_on(smol::future::poll_once(&mut reply)), None);
+                if is_given_up {
+                    drop(reply);
+                    assert_eq!(dropped.try_recv(), Err(TryRecvError::Empty), "the work goes on");
+                    drop(gate);
+                } else {
+                    drop(gate);
+                    assert_eq!(smol::block_on(&mut reply), Ok(Value::Nil));
+                }
+                assert_eq!(dropped.recv_timeout(PATIENCE), Ok(()));
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use futures_util::future::FutureExt;
 use super::Server;
 use super::handler::{Answer, Handler, Later, Response};
 use super::service::{AnyHandler, panicked};
+use crate::metrics::MethodMetrics;
 use crate::time::now;
 use crate::{Context, Error, RpcError, Value};
 
@@ -189,6 +190,10 @@ impl Handler for Hooked {
         })
     }
 
+    fn measured(&self, metrics: MethodMetrics<'_>) {
+        self.handler.measured(metrics);
+    }
+
     fn name(&self) -> &str {
         self.handler.name()
     }
@@ -213,7 +218,7 @@ impl Handler for Hooked {
 impl Hooked {
     fn later(&self, reply: Later, context: &Context, started: Instant) -> Later {
         let (hooks, context) = (self.hooks.clone(), context.clone());
-        Box::pin(async move {
+        Later::new(async move {
             let result = AssertUnwindSafe(reply).catch_unwind().await;
             let result = result.unwrap_or_else(|panic| Err(panicked(&*panic, &context)));
             hooks.run_behind(result, &context, started)

@@ -1,4 +1,4 @@
-//! What a program is told of the life of its server beside messages: the callbacks, and their
+//! What a program is told of the life of its server beside messages: the hooks, and their
 //! setters. When they are called is in `presence` and `start`.
 
 use std::any::Any;
@@ -9,7 +9,7 @@ use super::service::panic_text;
 use super::state::State;
 use crate::Context;
 
-/// The callbacks that concern connections, in the order in which they were given.
+/// The hooks that concern connections, in the order in which they were given.
 #[derive(Default)]
 pub(crate) struct LifeCycle {
     pub(super) on_connect: Vec<OnConnect>,
@@ -20,8 +20,8 @@ type OnConnect = Box<dyn Fn(&Context) -> Option<State> + Send + Sync>;
 type OnDisconnect = Box<dyn Fn(&Context) + Send + Sync>;
 pub(super) type OnStop = Box<dyn FnOnce() + Send>;
 
-/// Callbacks. Each may be given several times, and is called in that order, on a thread that serves
-/// connections or accepts them, so that it must not block. A panic in one is caught and logged.
+/// Hooks of its life. Each may be given several times, and is called in that order, on a thread that
+/// serves connections or accepts them, so that it must not block. A panic in one is caught and logged.
 impl Server {
     /// Calls `hook` for each connection, before its first message and over TLS when it is known who
     /// the client is. What it returns is the connection's state, unless that is `()`: handlers and

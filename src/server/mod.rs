@@ -1,18 +1,19 @@
-//! The server and its options; those that limit what peers may cost are in `limits`, the callbacks
-//! for its life in `life_cycle`, those that run around each call in `hooks`. How it starts is in
+//! The server and its options; those that limit what peers may cost are in `limits`, the hooks
+//! of its life in `life_cycle`, those that run around each call in `hooks`. How it starts is in
 //! `start`, how it stops in `stop`, what happens to a connection in `session`, to a message in
 //! `service`.
 
 mod admission;
 pub(crate) mod budget;
 pub(crate) mod context;
-mod exchange;
+pub(crate) mod exchange;
 mod handle;
 pub(crate) mod handler;
+mod held;
 mod hooks;
 pub(crate) mod life_cycle;
 mod limits;
-mod presence;
+pub(crate) mod presence;
 mod queue;
 pub(crate) mod raw;
 pub(crate) mod sealing;
@@ -21,6 +22,7 @@ pub(crate) mod session;
 mod start;
 mod state;
 pub(crate) mod stop;
+pub(crate) mod tokens;
 mod watch;
 mod worker;
 
@@ -34,13 +36,14 @@ pub use handle::ServerHandle;
 use crate::metrics::endpoint;
 use crate::net::tls::KeyPair;
 use crate::wire::Secret;
-use crate::{Context, Error, Handler, RawMessage, RawReply, Reply, RpcError, Value, Written};
+use crate::{Context, Error, Handler, Http, RawMessage, RawReply, Reply, RpcError, Value, Written};
 use handler::{Closure, ContextClosure};
 use hooks::Hooks;
 use life_cycle::{LifeCycle, OnStop};
 use limits::Limits;
 use raw::RawHandler;
 use service::AnyHandler;
+use tokens::Tokens;
 
 /// A server that answers MessagePack messages with one handler.
 ///
@@ -66,6 +69,9 @@ pub struct Server {
     threads: Option<usize>,
     limits: Limits,
     auth_secret: Option<Secret>,
+    tokens: Option<Tokens>,
+    http: Option<Http>,
+    http_only: bool,
     encrypt: bool,
     tls: Option<KeyPair>,
     tls_client_ca: Option<PathBuf>,
@@ -177,6 +183,9 @@ impl Server {
             threads: None,
             limits: Limits::default(),
             auth_secret: None,
+            tokens: None,
+            http: None,
+            http_only: false,
             encrypt: false,
             tls: None,
             tls_client_ca: None,
@@ -238,8 +247,61 @@ impl Server {
         self
     }
 
+    /// Lets callers say who they are with a token, see [`Tokens`]. A message with a token that the
+    /// server does not know is refused; one without a token goes on, and has no
+    /// [identity](Context::identity): what needs one is [`private`](crate::Router::private), or asks
+    /// for it itself.
+    ///
+    /// Not for [`raw`](Self::raw) handlers. Defaults to none: then `token` is a key as any other.
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Also answers JSON-RPC 2.0 over HTTP, by POST to `/api` on this port: the same handler, threads,
+    /// limits, deadlines and TLS. A call reaches the handler as a map of `method` and `params`, as
+    /// those of a [`Router`](crate::Router) are, in the mapping of [`json`](crate::json); a token
+    /// stands beside them as `token`. [`Http`] has more options.
+    ///
+    /// Each of the two ports may have [`max_connections`](Self::max_connections). Requests over HTTP
+    /// are not signed: with [`auth_secret`](Self::auth_secret) it needs [`tokens`](Self::tokens).
+    ///
+    /// ```
+    /// use arrpc::{Router, Server};
+    ///
+    /// let router = Router::new().method("say_hello", ["name"], |name: String| format!("hello {name}"));
+    /// let server = Server::with_handler("127.0.0.1", 0, router).http(0).start_background()?;
+    /// println!("POST to http://{}/api", server.http_addr().expect("it was asked for"));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// Defaults to off.
+    pub fn http(mut self, http: impl Into<Http>) -> Self {
+        self.http = Some(http.into());
+        self
+    }
+
+    /// Answers JSON-RPC 2.0 over HTTP and nothing else: on the host and port of the server itself, with
+    /// the other options of [`http`](Self::http), if any are given.
+    ///
+    /// ```
+    /// use arrpc::{Router, Server};
+    ///
+    /// let router = Router::new().method("say_hello", ["name"], |name: String| format!("hello {name}"));
+    /// let server = Server::with_handler("127.0.0.1", 0, router).http_only().start_background()?;
+    /// assert_eq!(server.http_addr(), Some(server.local_addr()));
+    /// # Ok::<(), arrpc::Error>(())
+    /// ```
+    ///
+    /// Defaults to off: messages are answered, and HTTP besides if it is asked for.
+    pub fn http_only(mut self) -> Self {
+        self.http_only = true;
+        self
+    }
+
     /// Counts requests, their time and bytes, and errors, under arrpc's metric names, and serves
-    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes.
+    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes, and as a page of
+    /// charts at `http://HOST:9095/`.
     ///
     /// Defaults to off. All servers and clients of a process are counted together, and each
     /// address asked for shows them all.
@@ -346,6 +408,9 @@ impl fmt::Debug for Server {
             .field("threads", &self.threads)
             .field("limits", &self.limits)
             .field("auth_secret", &self.auth_secret)
+            .field("tokens", &self.tokens)
+            .field("http", &self.http)
+            .field("http_only", &self.http_only)
             .field("encrypt", &self.encrypt)
             .field("tls", &self.tls)
             .field("tls_client_ca", &self.tls_client_ca)

@@ -9,14 +9,14 @@ use super::life_cycle::{self, OnStop};
 use super::service::{AnyHandler, Service};
 
 /// A connection from which messages may come. Dropped when no more can, which tells the program so.
-pub(super) struct Presence {
+pub(crate) struct Presence {
     service: Arc<Service>,
     context: Context,
 }
 
 impl Presence {
     /// Tells the program of a connection, and makes its state.
-    pub(super) fn begin(service: &Arc<Service>, context: &Context) -> Self {
+    pub(crate) fn begin(service: &Arc<Service>, context: &Context) -> Self {
         let presence = Self { service: service.clone(), context: context.clone() };
         for hook in &service.life_cycle.on_connect {
             if let Some(state) = life_cycle::call("on_connect", || hook(context)).flatten() {

@@ -9,6 +9,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::exchange::{Account, Exchange};
 use crate::wire::reply::Reply;
 
+/// What a handler that runs takes beside its message, about: its future, its place here, and what it
+/// waits in line with. Connections with 64 calls of 10 bytes in line each took 71 to 88 KiB.
+const RUNNING_BYTES: usize = 1200;
+
 /// Requests and replies in order.
 ///
 /// Invariant: the place at index `i` belongs to request number `first + i`; an empty one has its
@@ -57,7 +61,7 @@ impl Queue {
 
     /// Adds a handler that runs, which has the [`next_number`](Self::next_number).
     pub(super) fn push_running(&mut self, exchange: Exchange, account: Account) {
-        self.running_bytes += account.memory;
+        self.running_bytes += account.memory + RUNNING_BYTES;
         self.running.get_or_insert_default().push(exchange);
         self.places.push_back(None);
     }
@@ -76,7 +80,7 @@ impl Queue {
         let Some(running) = &mut self.running else { return Poll::Ready(None) };
         let finished = running.poll_next_unpin(context);
         if let Poll::Ready(Some((_, _, account))) = &finished {
-            self.running_bytes -= account.memory;
+            self.running_bytes -= account.memory + RUNNING_BYTES;
         }
         finished
     }

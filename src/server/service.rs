@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::Budget;
-use crate::RpcError;
+use super::budget::{Budget, decoded_bytes};
+
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
 use crate::server::context::Context;
@@ -19,10 +19,11 @@ use crate::wire::cipher::Cipher;
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
 use crate::wire::sealed::{self, NO_SECRET_TO_DECRYPT, NOT_DECRYPTED, NOT_ENCRYPTED, NOT_OPENED};
-use crate::wire::{self, Limits, Malformed, Protection, frame};
+use crate::wire::{self, Limits, Malformed, Protection, encode, frame};
+use crate::{RpcError, Value};
 
 /// What a peer is told when a handler panics. The details are in the log, not on the wire.
-const HANDLER_PANICKED: &str = "The handler failed, the server's log has the details";
+pub(crate) const HANDLER_PANICKED: &str = "The handler failed, the server's log has the details";
 
 const HANDLER_TIMED_OUT: &str = "The handler took too long (handler_timeout)";
 const MESSAGE_TIMED_OUT: &str = "The message took too long to arrive (message_timeout)";
@@ -168,6 +169,33 @@ pub(crate) struct Opened<'a> {
 }
 
 impl Service {
+    /// Checks a value that came another way than as a message against the limits, and calls the
+    /// handler with it. Also returns the memory that it takes.
+    pub(crate) fn call(
+        &self,
+        message: Value,
+        context: &Context,
+    ) -> Result<(Answer, usize), Malformed> {
+        let mut packed = Vec::new();
+        encode::message(&message, &mut packed)
+            .map_err(|_| Malformed::TooLong { limit: self.limits.max_bytes })?;
+        let items = frame::check_whole(&packed, &self.limits)?;
+        let memory = decoded_bytes(packed.len(), items);
+        if let AnyHandler::Values(handler) = &self.handler {
+            return Ok((call_values(&**handler, message, context), memory));
+        }
+        let mut out = Vec::new();
+        let opened = Opened { bytes: &packed, items };
+        let answer = match self.answer(opened, context, &mut out) {
+            Ok(Answer::Written) => {
+                Answer::Ready(wire::decode(&out).map_err(|error| not_serialized(&error)))
+            }
+            Ok(answer) => answer,
+            Err(refusal) => Answer::Ready(Err(RpcError::from(refusal.reason()))),
+        };
+        Ok((answer, memory))
+    }
+
     /// Takes what the handler is to get out of a message, without decoding it. Of an encrypted one,
     /// `sealing` takes note for the reply.
     ///
@@ -214,11 +242,7 @@ impl Service {
         // panic may poison; of ours only `out` is changed inside.
         Ok(match &self.handler {
             AnyHandler::Values(handler) => {
-                let value = wire::decode(message.bytes)?;
-                match catch_unwind(AssertUnwindSafe(|| handler.call(value, context))) {
-                    Ok(response) => response.0,
-                    Err(panic) => Answer::Ready(Err(panicked(&*panic, context))),
-                }
+                call_values(&**handler, wire::decode(message.bytes)?, context)
             }
             AnyHandler::Raw(handler) => {
                 let start = out.len();
@@ -235,6 +259,14 @@ impl Service {
                 Answer::Ready(Err(error))
             }
         })
+    }
+}
+
+#[inline]
+fn call_values(handler: &dyn Handler, message: Value, context: &Context) -> Answer {
+    match catch_unwind(AssertUnwindSafe(|| handler.call(message, context))) {
+        Ok(response) => response.0,
+        Err(panic) => Answer::Ready(Err(panicked(&*panic, context))),
     }
 }
 

@@ -8,14 +8,17 @@ use std::thread;
 use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use smol::future::{self, FutureExt};
 
-use super::admission::Admission;
+use super::admission::{Admission, Door};
 use super::budget::Budget;
 use super::presence::Serving;
 use super::service::{AnyHandler, Service};
+use super::tokens::Identified;
 use super::worker::{Setup, Workers};
 use super::{AfterStart, Server};
+use crate::http::Http;
 use crate::metrics::{self, endpoint};
 use crate::net::address::{Address, join_host_port};
 use crate::net::listener::Listener;
@@ -28,7 +31,7 @@ pub(super) struct Listening {
     /// The first field, so that a server that is just dropped tells of its stop before its workers
     /// begin theirs.
     serving: Serving,
-    admission: Admission,
+    doors: Vec<Admission>,
     pub(super) local_addr: SocketAddr,
     /// For the log: the path, if it has no such address.
     shown_addr: String,
@@ -36,6 +39,7 @@ pub(super) struct Listening {
     backlog: u32,
     drain_timeout: Duration,
     pub(super) metrics_addr: Option<SocketAddr>,
+    pub(super) http_addr: Option<SocketAddr>,
     readiness: endpoint::Readiness,
     after_start: Vec<AfterStart>,
 }
@@ -46,24 +50,32 @@ impl Listening {
         for callback in self.after_start {
             callback(self.local_addr);
         }
-        let accept = async {
-            loop {
-                self.workers.dispatch(self.admission.next().await);
-            }
-        };
-        stop.or(accept).await;
+        stop.or(accept(&mut self.doors, &self.workers)).await;
         self.readiness.stopping();
         drop(self.serving); // tells those who wait for something, which the drain waits for
         // Who waits to be accepted may have sent a request before the stop. As many as the system
         // keeps: those that come all the while are not meant.
-        for _ in 0..self.backlog {
-            let Some(arrival) = future::poll_once(self.admission.next()).await else { break };
-            self.workers.dispatch(arrival);
+        for door in &mut self.doors {
+            for _ in 0..self.backlog {
+                let Some(arrival) = future::poll_once(door.next()).await else { break };
+                self.workers.dispatch(arrival);
+            }
         }
-        drop(self.admission);
+        drop(self.doors);
         self.workers.stop(self.drain_timeout).await;
         tracing::info!(address = %self.shown_addr, "stopped");
     }
+}
+
+/// Lets connections in, at all doors. Never returns.
+async fn accept(doors: &mut [Admission], workers: &Workers) {
+    let accept = doors.iter_mut().map(|door| async {
+        loop {
+            workers.dispatch(door.next().await);
+        }
+    });
+    let mut accept: FuturesUnordered<_> = accept.collect();
+    let _: Option<()> = accept.next().await;
 }
 
 impl Server {
@@ -86,7 +98,27 @@ impl Server {
             return config("threads must be 1 at least");
         }
         self.limits.check()?;
-        let handler = self.hooks.around(self.handler)?;
+        let is_http = self.http.is_some() || self.http_only;
+        let http = self.http.unwrap_or_else(|| Http::new(0));
+        if is_http {
+            http.check()?;
+            if protection.is_signed() && self.tokens.is_none() {
+                return config(
+                    "auth_secret protects messages, and none of what comes over http: give tokens \
+                     with it, or leave one of the two out",
+                );
+            }
+        }
+        let handler = match (self.tokens, self.handler) {
+            (Some(tokens), AnyHandler::Values(handler)) => {
+                AnyHandler::Values(Box::new(Identified { handler, tokens }))
+            }
+            (Some(_), AnyHandler::Raw(_)) => {
+                return config("tokens stand in values, and a raw handler gets none");
+            }
+            (None, handler) => handler,
+        };
+        let handler = self.hooks.around(handler)?;
         if let AnyHandler::Values(handler) = &handler {
             handler.check()?;
         }
@@ -99,6 +131,23 @@ impl Server {
             true => address.to_string(),
             false => local_addr.to_string(),
         };
+        let mut http_listener = None;
+        if is_http && !self.http_only {
+            let host = match (&http.host, address.is_unix()) {
+                (Some(host), _) => host.as_str(),
+                (None, true) => "127.0.0.1",
+                (None, false) => &self.host,
+            };
+            let address = Address::new(host, http.port)?;
+            let bound = Listener::bind(&address, self.limits.backlog, self.limits.tcp);
+            http_listener = Some(bound.map_err(bind_error(address.to_string()))?);
+        }
+        let http_addr = http_listener.as_ref().map(Listener::local_addr).transpose();
+        let mut http_addr = http_addr.map_err(bind_error(address.to_string()))?;
+        let mut door = Door::Messages;
+        if self.http_only {
+            (door, http_addr) = (Door::Http, Some(local_addr));
+        }
         let readiness = endpoint::Readiness::starting();
         let mut metrics_addr = None;
         let mut metrics = None;
@@ -108,7 +157,11 @@ impl Server {
                 endpoint::open(host, port).map_err(bind_error(join_host_port(host, port)))?;
             metrics_addr = Some(opened);
             let signed = protection.is_signed();
-            metrics = Some(metrics::server(handler.name(), signed, tls.is_some()));
+            let counted = metrics::server(handler.name(), signed, tls.is_some());
+            if let AnyHandler::Values(handler) = &handler {
+                handler.measured(counted.methods());
+            }
+            metrics = Some(counted);
         }
         let service = Service {
             handler,
@@ -122,13 +175,19 @@ impl Server {
         };
         let service = Arc::new(service);
         let drain_timeout = self.limits.drain_timeout;
-        let setup = Setup { service: service.clone(), tls, local_addr, drain_timeout };
+        let (service_of_workers, http) = (service.clone(), Arc::new(http));
+        let setup = Setup { service: service_of_workers, tls, local_addr, drain_timeout, http };
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
         let threads = threads.unwrap_or(1);
         let workers = Workers::start(threads, &setup).map_err(|source| Error::Thread { source })?;
         readiness.ready();
+        let listeners = [(door, Some(listener)), (Door::Http, http_listener)];
+        let doors = listeners.into_iter().filter_map(|(door, listener)| {
+            Some(Admission::new(door, listener?, &self.limits, threads, metrics.clone()))
+        });
         Ok(Listening {
-            admission: Admission::new(listener, &self.limits, threads, metrics),
+            doors: doors.collect(),
+            http_addr,
             local_addr,
             shown_addr,
             workers,

@@ -17,16 +17,18 @@ use smol::channel::{self, Receiver, Sender};
 use smol::future::FutureExt;
 use smol::io::AsyncWriteExt;
 
-use super::admission::{Arrival, Place};
+use super::admission::{Arrival, Door, Place};
 use super::context::{Context, Peer};
 use super::service::Service;
 use super::session::{Ending, Session, Shared};
 use super::stop::Stop;
+use crate::http::{self, Http};
 use crate::net::delivery::undelivered;
 use crate::net::reactor::{self, Reactor};
 use crate::net::stream::{Stream, Transport, linger};
 use crate::net::tls::TlsIdentity;
 use crate::time::{LocalSleep, Sleep};
+use crate::wire::Protection;
 use crate::wire::reply::Reply;
 
 /// How much longer than its own deadline a worker may take to end.
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     /// Where the server listens.
     pub(crate) local_addr: SocketAddr,
     pub(crate) drain_timeout: Duration,
+    /// What is offered over HTTP, if anything is.
+    pub(crate) http: Arc<Http>,
 }
 
 impl Workers {
@@ -180,8 +184,8 @@ impl Accepted {
     }
 
     async fn run(self: Box<Self>) -> io::Result<Ending> {
-        let Self { arrival, setup: Setup { service, tls, .. }, .. } = *self;
-        let Arrival { socket, origin, place } = arrival;
+        let Self { arrival, setup: Setup { service, tls, http, .. }, .. } = *self;
+        let Arrival { socket, origin, place, door } = arrival;
         let _load = self.load;
         let mut socket = self.reactor.adopt(socket)?;
         if let Place::Refused { limit, .. } = place {
@@ -189,8 +193,14 @@ impl Accepted {
                 socket.reset_on_close();
             } else {
                 let text = format!("The server has too many connections (max_connections {limit})");
-                let mut reply = Vec::new();
-                Reply::Rpc(text).encode(&mut reply);
+                let reply = match door {
+                    Door::Messages => {
+                        let mut reply = Vec::new();
+                        Reply::Rpc(text).encode(&mut reply);
+                        reply
+                    }
+                    Door::Http => http::unavailable(&text).into_bytes(),
+                };
                 socket.write_all(&reply).await?;
                 linger(socket).await;
             }
@@ -200,7 +210,7 @@ impl Accepted {
         let (stream, identity) = match tls {
             None => (Stream::Plain(socket), None),
             Some(acceptor) => {
-                let late = late(service.timeouts.tls_handshake, self.stopping);
+                let late = late(service.timeouts.tls_handshake, self.stopping.clone());
                 // Boxed, or all connections were larger by it for all of their life.
                 Box::pin(handshake(&acceptor, socket).or(late)).await.inspect_err(|_| {
                     if let Some(metrics) = &service.metrics {
@@ -210,6 +220,16 @@ impl Accepted {
             }
         };
         let peer = Peer { origin, tls: is_tls, identity };
+        if door == Door::Http {
+            let context = Context::new(peer, &Protection::None);
+            let deferred = self.reactor.deferred().clone();
+            let served = http::serve(stream, http, service, context, deferred, self.stopping);
+            // Boxed, or all connections were larger by it for all of their life.
+            return match Box::pin(served).await {
+                Ok(()) => Ok(Ending::PeerClosed),
+                Err(error) => Ok(Ending::Lost(io::Error::other(error))),
+            };
+        }
         let context = Context::new(peer, &service.protection);
         Ok(Session::new(stream, service, self.shared, context).run().await)
     }

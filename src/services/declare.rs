@@ -1,7 +1,12 @@
 //! The macro that declares a service once for its server and its clients.
 
+use std::any::type_name;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::Router;
+use crate::name::bare;
 
 /// Declares a service: a trait for the server's side to implement, and a client with the same
 /// methods.
@@ -61,7 +66,11 @@ use serde::de::DeserializeOwned;
 /// Parameters are of any types that implement serde's `Serialize` and `Deserialize`, results too; an
 /// error is any type that an [`RpcError`](crate::RpcError) is made from. A method whose first
 /// parameter is written `context: Context` gets the [`Context`](crate::Context) of the call, and its
-/// callers do not give it. Comments show in `arrpc methods`.
+/// callers do not give it. Comments show in `arrpc methods`; other attributes are not taken.
+///
+/// A method cannot be called `into_router`, which is the trait's, nor `new`, which is the client's.
+/// A `Result` is recognised by that name alone: one by another name, such as `io::Result<T>`, is an
+/// error when the server is started.
 #[macro_export]
 macro_rules! service {
     // The parts of a method, one after the other: comments, `async`, the context, what it returns.
@@ -137,15 +146,16 @@ macro_rules! service {
                 let router = $crate::Router::new();
                 $(
                     $($crate::services_declare::parameter::<$type>();)*
-                    $crate::services_declare::result::<$ok>();
-                    let router = router.documented_method(
-                        ::core::concat!($name, ".", ::core::stringify!($method)),
-                        &[$($doc),*],
+                    let name = $crate::services_declare::method($name, ::core::stringify!($method));
+                    let router = $crate::services_declare::result::<$ok>(router, &name);
+                    let router = router.method(
+                        &name,
                         [$(::core::stringify!($param)),*],
                         $crate::service!(
                             @register service $kind $method $context [$($param: $type),*] $error
                         ),
                     );
+                    let router = router.describe(&name, $crate::services_declare::doc(&[$($doc),*]));
                 )*
                 router
             }
@@ -174,7 +184,8 @@ macro_rules! service {
                     &self
                     $(, $param: $type)*
                 ) -> ::core::result::Result<$ok, $crate::Error> {
-                    let method = ::core::concat!($name, ".", ::core::stringify!($method));
+                    let method =
+                        $crate::services_declare::method($name, ::core::stringify!($method));
                     self.0.call(method, ($($param,)*)).await
                 }
             )*
@@ -188,7 +199,8 @@ macro_rules! service {
                     &self
                     $(, $param: $type)*
                 ) -> ::core::result::Result<$ok, $crate::Error> {
-                    let method = ::core::concat!($name, ".", ::core::stringify!($method));
+                    let method =
+                        $crate::services_declare::method($name, ::core::stringify!($method));
                     self.0.call(method, ($($param,)*))
                 }
             )*
@@ -265,5 +277,23 @@ macro_rules! service {
 /// Lets the compiler point at a type in the declaration that cannot be a parameter.
 pub fn parameter<T: Serialize + DeserializeOwned>() {}
 
-/// Lets the compiler point at a type in the declaration that cannot be a result.
-pub fn result<T: Serialize + DeserializeOwned>() {}
+/// Lets the compiler point at a type in the declaration that cannot be a result. A `Result` by
+/// another name than that would travel as the value that serde makes of it, errors too.
+pub fn result<T: Serialize + DeserializeOwned>(router: Router, method: &str) -> Router {
+    match type_name::<T>().starts_with("core::result::Result<") {
+        true => router.with_mistake(format!(
+            "the method {method:?} returns a Result by another name: declare `-> Result<T, E>`"
+        )),
+        false => router,
+    }
+}
+
+/// The full name of a method; `type` is written `r#type` where it is declared.
+pub fn method(service: &str, method: &str) -> String {
+    format!("{service}.{}", bare(method))
+}
+
+/// The text of a method's comments.
+pub fn doc(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n").trim().to_owned()
+}

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Context, Error};
+use crate::{Context, Error, RpcError};
 use end::End;
 use line::Line;
 use turn::Shared;
@@ -45,6 +45,15 @@ pub(crate) use turn::{Turn, Wait};
 /// A server's [`handler_timeout`](crate::Server::handler_timeout) counts the wait too, so it should
 /// be longer.
 ///
+/// That timeout, and the end of a stop, give up a call in the middle. What it has begun with
+/// [`unblock`](crate::unblock) and waits for cannot be stopped: then the client keeps its place until
+/// that has ended. Of other work that a call leaves behind, such as threads of its own, nothing is
+/// known here, and it may meet that of the next client.
+///
+/// A router's [access hook](crate::Router::access) decides about a call when it arrives. The call may
+/// run up to `wait_timeout` later: what the hook has found, such as a token that is still valid, may
+/// have changed by then.
+///
 /// A client that wants to know how long the line is, instead of waiting, asks with three methods
 /// that every client may call at any time, and that wait for nothing:
 ///
@@ -54,10 +63,12 @@ pub(crate) use turn::{Turn, Wait};
 /// | `arrpc.place` | | its place, or nil if it is not in line |
 /// | `arrpc.leave` | gives up the access or the place in line | true if it had one |
 ///
-/// The place is 0 for a client that has the access, 1 for the next, and so on. A client in line that
-/// has no call waiting is not told when it gets the access: it asks again, or makes its call. What a
-/// client sends is seen in its order, its end too: behind as many calls in flight as there may be
-/// ([`max_in_flight`](crate::Server::max_in_flight)) it shows when one of them is answered.
+/// The place is 0 for a client that has the access, 1 for the next, and so on. To enter while the
+/// server stops, or when the client is gone, is an error with the code `stopping` or `disconnected`.
+/// A client in line that has no call waiting is not told when it gets the access: it asks again, or
+/// makes its call. What a client sends is seen in its order, its end too: behind as many calls in
+/// flight as there may be ([`max_in_flight`](crate::Server::max_in_flight)) it shows when one of them
+/// is answered.
 ///
 /// ```
 /// use arrpc::Exclusive;
@@ -148,10 +159,13 @@ impl Exclusive {
     }
 
     /// Lets a client join the line without a call that waits, and returns its place: 0 if it has the
-    /// access, 1 if it is the next. One that cannot join, as the server stops, is told the place
-    /// that it would have had.
-    pub(crate) fn enter(&self, context: &Context) -> usize {
-        self.shared.change(|line| line.enter(context))
+    /// access, 1 if it is the next.
+    ///
+    /// # Errors
+    ///
+    /// With the code `stopping` or `disconnected`: nobody joins any more, or this client does not.
+    pub(crate) fn enter(&self, context: &Context) -> Result<usize, RpcError> {
+        self.shared.change(|line| line.enter(context)).map_err(RpcError::from)
     }
 
     /// The place of a client, as [`enter`](Self::enter) returns it; `None` if it is not in line.

@@ -3,11 +3,13 @@
 
 use std::any::type_name;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
-use super::params::{self, Params, invalid_params};
+use super::call::take_params;
+use super::params::{Params, invalid_params};
+use crate::metrics::MethodSeries;
 use crate::server::handler::Response;
 use crate::{Context, Handler, Reply, RpcError, Value, name};
 
@@ -18,10 +20,13 @@ use crate::{Context, Handler, Reply, RpcError, Value, name};
 /// `N` is the number of parameters beside the context, `Args` and `M` mark what the function takes
 /// and returns. All are inferred.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no method with {N} parameters",
-    note = "write down each parameter's type, give as many names as there are parameters, and \
-            return a `Value`, a number, a string, an `Option` or `Result` of these, or \
-            `arrpc::Serde(..)` around any type that implements `Serialize`"
+    message = "`{Self}` cannot be a method with the names of {N} parameters",
+    note = "it takes eight parameters at most, as many as there are names, each with its type \
+            written down, which implements serde's `Deserialize` and borrows nothing (`String`, not \
+            `&str`); before them it may take a `Context` (not `&Context`), without a name",
+    note = "it returns a `Value`, a number, a string, `bool`, `Vec<u8>`, `()`, an `Option` of these, \
+            `arrpc::Serde(..)` around any type that implements `Serialize`, a `Result` of any of \
+            these with `RpcError`, `String` or `&str`, or a future that is `Send` of one"
 )]
 pub trait Method<Args, M, const N: usize>: Send + Sync + 'static {
     /// Takes the parameters of these names, and calls the function.
@@ -61,6 +66,7 @@ macro_rules! methods {
                 mut params: Params,
                 _context: &Context,
             ) -> Result<Response, RpcError> {
+                params.check(names)?;
                 let [$($name),*] = names;
                 $(let $name: $type = params.next($name)?;)*
                 params.finish()?;
@@ -85,6 +91,7 @@ macro_rules! methods {
                 mut params: Params,
                 context: &Context,
             ) -> Result<Response, RpcError> {
+                params.check(names)?;
                 let [$($name),*] = names;
                 $(let $name: $type = params.next($name)?;)*
                 params.finish()?;
@@ -110,10 +117,7 @@ methods!(8: A a, B b, C c, D d, E e, G g, H h, I i);
 
 /// Gives an error of a method a code, if it has none.
 fn handler_error(error: RpcError) -> RpcError {
-    match error.code() {
-        Some(_) => error,
-        None => error.coded("handler_error"),
-    }
+    error.or_code("handler_error")
 }
 
 /// What a caller gets of what a function returns: `i64` of `Result<i64, RpcError>`.
@@ -141,8 +145,6 @@ pub(crate) struct Description {
     /// The names and types of the parameters.
     pub(crate) params: Vec<(&'static str, String)>,
     pub(crate) result: String,
-    /// What its documentation says, or nothing.
-    pub(crate) doc: String,
 }
 
 impl fmt::Display for Description {
@@ -164,31 +166,42 @@ type Function = dyn Fn(Params, &Context) -> Result<Response, RpcError> + Send + 
 pub(crate) struct AnyMethod {
     pub(crate) name: String,
     pub(crate) description: Arc<Description>,
+    /// What it does, or nothing.
+    pub(crate) doc: String,
+    /// Only for callers who have an identity.
+    pub(crate) is_private: bool,
+    /// Also for clients who have not the exclusive access.
+    pub(crate) is_shared: bool,
+    /// Where its calls are counted; empty at a server without metrics.
+    pub(crate) series: OnceLock<MethodSeries>,
     function: Arc<Function>,
 }
 
 impl AnyMethod {
     pub(crate) fn new<F, Args, M, const N: usize>(
         name: String,
-        doc: String,
         names: [&'static str; N],
         method: F,
     ) -> Self
     where
         F: Method<Args, M, N>,
     {
+        let names = names.map(name::bare);
         let (types, result) = F::types();
         let params = names.into_iter().zip(types).collect();
         let function =
             move |params: Params, context: &Context| method.call(&names, params, context);
-        let description = Arc::new(Description { params, result, doc });
-        Self { name, description, function: Arc::new(function) }
+        let description = Arc::new(Description { params, result });
+        let function = Arc::new(function);
+        let (doc, is_private, is_shared) = (String::new(), false, false);
+        let series = OnceLock::new();
+        Self { name, description, doc, is_private, is_shared, series, function }
     }
 }
 
 impl Handler for AnyMethod {
     fn call(&self, message: Value, context: &Context) -> Response {
-        let params = Params::new(params::take(message));
+        let params = Params::new(take_params(message));
         let response = params.and_then(|params| (self.function)(params, context));
         response.unwrap_or_else(|error| {
             let (name, params, text) = (&self.name, &self.description, error.description());

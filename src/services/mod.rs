@@ -1,5 +1,7 @@
 //! What is built on top of the one handler. Nothing below knows of it.
 
+pub(crate) mod call;
+mod counts;
 pub(crate) mod declare;
 pub(crate) mod exclusive;
 pub(crate) mod listing;

@@ -17,12 +17,6 @@ pub(crate) fn invalid_params(text: impl fmt::Display) -> RpcError {
     RpcError::with_code("invalid_params", text).with_reason(REASON)
 }
 
-/// Takes the parameters out of a call.
-pub(crate) fn take(call: Value) -> Option<Value> {
-    let Value::Map(entries) = call else { return None };
-    entries.into_iter().find(|(key, _)| key.as_str() == Some("params")).map(|(_, params)| params)
-}
-
 /// The parameters of one call, taken one after the other in the order of the method's names.
 pub struct Params {
     given: Given,
@@ -49,6 +43,22 @@ impl Params {
             }
         };
         Ok(Self { given, taken: 0 })
+    }
+
+    /// Refuses names that no parameter has: a slip, which would else be told as a missing one.
+    pub(crate) fn check(&self, names: &[&str]) -> Result<(), RpcError> {
+        let Given::Names(entries) = &self.given else { return Ok(()) };
+        for (key, _) in entries {
+            match key.as_str() {
+                Some(name) if names.contains(&name) => {}
+                Some(name) => {
+                    let text = format!("there is no parameter {}", Quoted(name));
+                    return Err(invalid_params(text));
+                }
+                None => return Err(invalid_params("the names of parameters must be strs")),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a `T` of the next parameter, which has this name.
@@ -82,13 +92,11 @@ impl Params {
                 self.taken + items.len(),
                 self.taken
             ))),
-            Given::Names(entries) => Err(invalid_params(match entries.first() {
-                Some((Value::String(name), _)) => format!(
-                    "there is no parameter {}, or it is given twice",
-                    Quoted(name.as_str().unwrap_or_default())
-                ),
-                _ => "the names of parameters must be strs".to_owned(),
-            })),
+            Given::Names(entries) => {
+                let name = entries.first().and_then(|(name, _)| name.as_str()).unwrap_or_default();
+                let text = format!("parameter {} is given twice", Quoted(name));
+                Err(invalid_params(text))
+            }
         }
     }
 }
@@ -108,6 +116,7 @@ mod tests {
     fn take(params: Option<Value>) -> Result<(i64, Option<String>), String> {
         let take = || {
             let mut params = Params::new(params)?;
+            params.check(&["a", "b"])?;
             let taken = (params.next("a")?, params.next("b")?);
             params.finish().map(|()| taken)
         };
@@ -134,8 +143,9 @@ mod tests {
             (Some(value!(["1"])), r#"parameter a: expected i64, got the str "1""#),
             (Some(value!({"a": 1, "b": 2})), "parameter b: expected a string, got the int 2"),
             (Some(value!([1, "x", 3, 4])), "4 parameters are too many, it takes 2"),
-            (Some(value!({"a": 1, "c": 2})), r#"there is no parameter "c", or it is given twice"#),
-            (Some(value!({"a": 1, "a": 2})), r#"there is no parameter "a", or it is given twice"#),
+            (Some(value!({"a": 1, "c": 2})), r#"there is no parameter "c""#),
+            (Some(value!({"a": 1, "a": 2})), r#"parameter "a" is given twice"#),
+            (Some(value!({"A": 1, "b": "x"})), r#"there is no parameter "A""#),
             (Some(value!({"a": 1, 5: 2})), "the names of parameters must be strs"),
             (Some(value!(5)), "params must be an array, or a map of names to values"),
         ] {

@@ -4,11 +4,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::call::{Call, Entries, LIST_METHODS, no_call};
+use super::counts::Counts;
 use super::exclusive::{Admission, Exclusive};
 use super::listing;
 use super::method::{AnyMethod, Method};
+use crate::metrics::{CountedCall, MethodMetrics, MethodSeries};
 use crate::server::handler::{Closure, Handler, Reply, Response};
 use crate::value::deserializer::Quoted;
 use crate::{Context, Error, RpcError, Value};
@@ -16,13 +19,14 @@ use crate::{Context, Error, RpcError, Value};
 /// What names begin with that are the router's own.
 const RESERVED: &str = "arrpc.";
 
-/// The method that lists all others.
-const LIST_METHODS: &str = "arrpc.methods";
+/// The characters that somebody may have got wrong in a name.
+const MAX_SLIP: usize = 2;
 
-/// Names longer than this get no proposal: comparing them takes time.
-const MAX_COMPARED_BYTES: usize = 64;
+/// The methods of those who wait in line.
+const ENTER: &str = "arrpc.enter";
+const PLACE: &str = "arrpc.place";
+const LEAVE: &str = "arrpc.leave";
 
-const INVALID_CALL: &str = "The message is no call of a method";
 const UNKNOWN_METHOD: &str = "There is no such method";
 
 /// A [`Handler`] of many methods, each with a name, typed parameters, and perhaps a number.
@@ -70,6 +74,8 @@ pub struct Router {
     access: Option<Box<Access>>,
     exclusive: Option<Exclusive>,
     is_listed: bool,
+    /// For calls of no method that was added; empty at a server without metrics.
+    counts: OnceLock<Counts>,
     mistakes: Vec<String>,
 }
 
@@ -119,6 +125,7 @@ impl Router {
             access: None,
             exclusive: None,
             is_listed: true,
+            counts: OnceLock::new(),
             mistakes: Vec::new(),
         }
     }
@@ -137,11 +144,11 @@ impl Router {
     ///
     /// #[derive(serde::Serialize)]
     /// struct Caller {
-    ///     encrypted: bool,
+    ///     tls: bool,
     /// }
     ///
     /// fn whoami(context: Context) -> Serde<Caller> {
-    ///     Serde(Caller { encrypted: context.is_tls() })
+    ///     Serde(Caller { tls: context.is_tls() })
     /// }
     ///
     /// let router = Router::new()
@@ -160,35 +167,49 @@ impl Router {
         F: Method<Args, M, N>,
     {
         for (index, param) in params.iter().enumerate() {
+            if param.is_empty() {
+                return self
+                    .with_mistake(format!("the method {name:?} has a parameter without a name"));
+            }
             if params[..index].contains(param) {
                 let mistake = format!("the method {name:?} has two parameters {param:?}");
                 return self.with_mistake(mistake);
             }
         }
-        self.add(AnyMethod::new(name.to_owned(), String::new(), params, method))
+        self.add(AnyMethod::new(name.to_owned(), params, method))
     }
 
-    /// Adds a method with documentation, which [`arrpc.methods`](Self::without_listing) shows.
+    /// Says what a method does, for [`arrpc.methods`](Self::without_listing). Behind the method's
+    /// own line: a name that no method has is a mistake.
+    ///
+    /// ```
+    /// use arrpc::Router;
+    ///
+    /// let router = Router::new()
+    ///     .method("plus", ["a", "b"], |a: i64, b: i64| a + b)
+    ///     .describe("plus", "Adds two numbers.");
+    /// ```
+    pub fn describe(mut self, name: &str, doc: impl Into<String>) -> Self {
+        match self.methods.get_mut(name) {
+            Some(method) => {
+                method.doc = doc.into();
+                self
+            }
+            None => self.with_mistake(format!("there is no method {name:?} to describe")),
+        }
+    }
+
     #[doc(hidden)]
-    pub fn documented_method<F, Args, M, const N: usize>(
-        self,
-        name: &str,
-        doc: &[&str],
-        params: [&'static str; N],
-        method: F,
-    ) -> Self
-    where
-        F: Method<Args, M, N>,
-    {
-        // `type` is written `r#type` where it is declared.
-        let params = params.map(|param| param.trim_start_matches("r#"));
-        let lines: Vec<_> = doc.iter().map(|line| line.trim()).collect();
-        let doc = lines.join("\n").trim().to_owned();
-        self.add(AnyMethod::new(name.replace("r#", ""), doc, params, method))
+    pub fn with_mistake(mut self, mistake: String) -> Self {
+        self.mistakes.push(mistake);
+        self
     }
 
     /// Adds the methods of a service, each under the service's name, a dot, and its own. A router is
     /// a service as well, so names may have any number of parts.
+    ///
+    /// [`service!`](crate::service!) makes routers whose methods have the name of their service
+    /// already: they are for [`merge`](Self::merge).
     ///
     /// The access hook, the fallback and exclusive access belong to the outermost router; an inner
     /// one that has any is a mistake.
@@ -217,6 +238,19 @@ impl Router {
             }
         }
         self
+    }
+
+    /// Keeps a method for callers who have an [identity](Context::identity), by a token or a
+    /// certificate; others get an error with the code `access_denied`. Behind the method's own line:
+    /// a name that no method has is a mistake.
+    pub fn private(mut self, name: &str) -> Self {
+        match self.methods.get_mut(name) {
+            Some(method) => {
+                method.is_private = true;
+                self
+            }
+            None => self.with_mistake(format!("there is no method {name:?} to be private")),
+        }
     }
 
     /// Answers messages that are no calls, as the handler of [`Server::new`](crate::Server::new)
@@ -280,6 +314,9 @@ impl Router {
     /// for their place in it, or for the list of methods, do not wait. Clients that the access hook
     /// refuses do not come into the line.
     ///
+    /// A [`Handler`] of your own around the router must pass on `disconnected` and `stopping`, or
+    /// nobody learns that a client has left.
+    ///
     /// Defaults to any number of clients.
     ///
     /// ```
@@ -307,8 +344,23 @@ impl Router {
         self
     }
 
+    /// Lets every client call a method at any time, also one that has not the
+    /// [exclusive](Self::exclusive) access. Behind the method's own line: a name that no method has
+    /// is a mistake.
+    pub fn shared(mut self, name: &str) -> Self {
+        match self.methods.get_mut(name) {
+            Some(method) => {
+                method.is_shared = true;
+                self
+            }
+            None => self.with_mistake(format!("there is no method {name:?} to be shared")),
+        }
+    }
+
     /// Switches off the method `arrpc.methods`, which lists all methods with their numbers,
-    /// parameters and results, and the proposals in errors about unknown methods.
+    /// parameters and results, and the proposals in errors about unknown methods. An inner router
+    /// without the listing takes it from the whole. Errors about the parameters of a method that
+    /// somebody knows still tell what it takes.
     ///
     /// Defaults to on.
     pub fn without_listing(mut self) -> Self {
@@ -324,6 +376,7 @@ impl Router {
                     .to_owned(),
             );
         }
+        self.is_listed &= inner.is_listed;
         self.mistakes.extend(inner.mistakes);
         for (id, name) in inner.ids {
             self = self.id(id, &format!("{prefix}{name}"));
@@ -335,15 +388,15 @@ impl Router {
         self
     }
 
-    fn with_mistake(mut self, mistake: String) -> Self {
-        self.mistakes.push(mistake);
-        self
-    }
-
     fn add(mut self, method: AnyMethod) -> Self {
         let name = &method.name;
         if name.is_empty() {
             return self.with_mistake("a method has an empty name".to_owned());
+        }
+        let is_strange = |character: char| character.is_whitespace() || character.is_control();
+        if name.contains(is_strange) || name.bytes().all(|byte| byte.is_ascii_digit()) {
+            let mistake = format!("the name {name:?} has a space in it, or is a number");
+            return self.with_mistake(mistake);
         }
         if name.starts_with(RESERVED) {
             let mistake = format!("the name {name:?} begins with {RESERVED:?}, which is reserved");
@@ -367,24 +420,37 @@ impl Router {
         self.methods.get(name)
     }
 
-    fn answer(&self, message: Value, context: &Context) -> Result<Response, RpcError> {
-        let called = entry(&message, "method");
+    fn answer<'a>(
+        &'a self,
+        message: Value,
+        context: &Context,
+        counted: &mut Option<CountedCall<&'a MethodSeries>>,
+    ) -> Result<Response, RpcError> {
+        let entries = Entries::read(&message)?;
+        let called = entries.method;
         let found = called.and_then(|method| self.resolve(method));
+        let series = match found {
+            Some(method) => method.series.get(),
+            None => called.and_then(|called| Some(self.counts.get()?.of(called.as_str()))),
+        };
+        *counted = series.map(MethodSeries::call);
         if let Some(access) = &self.access {
             let method = found.map(|method| method.name.as_str()).or_else(|| called?.as_str());
-            let call = Call { method, message: &message, context };
-            access(&call).map_err(|error| match error.code() {
-                Some(_) => error,
-                None => error.coded("access_denied"),
-            })?;
+            let call = Call { method, entries: &entries, message: &message, context };
+            access(&call).map_err(|error| error.or_code("access_denied"))?;
+        }
+        if found.is_some_and(|method| method.is_private) && context.identity().is_none() {
+            let text = "the method is for callers with a token or a certificate";
+            return Err(RpcError::with_code("access_denied", text));
         }
         let target = match (called, found, &self.fallback) {
             (Some(_), Some(method), _) => Target::Method(method),
             (Some(called), None, _) => return self.answer_itself(called, context),
             (None, _, Some(fallback)) => Target::Fallback(fallback),
-            (None, _, None) => return Err(no_call(&message)),
+            (None, _, None) => return Err(no_call(&message, self.is_listed)),
         };
-        let Some(exclusive) = &self.exclusive else {
+        let exclusive = self.exclusive.as_ref();
+        let Some(exclusive) = exclusive.filter(|_| !target.is_shared()) else {
             return Ok(target.handler().call(message, context));
         };
         Ok(match exclusive.admit(context) {
@@ -407,9 +473,9 @@ impl Router {
             (Some(LIST_METHODS), _) if self.is_listed => {
                 Ok(Response::ready(listing::list(&self.methods, &self.ids)))
             }
-            (Some("arrpc.enter"), Some(line)) => Ok(place(Some(line.enter(context)))),
-            (Some("arrpc.place"), Some(line)) => Ok(place(line.place(context))),
-            (Some("arrpc.leave"), Some(line)) => Ok(Response::ready(line.leave(context))),
+            (Some(ENTER), Some(line)) => Ok(place(Some(line.enter(context)?))),
+            (Some(PLACE), Some(line)) => Ok(place(line.place(context))),
+            (Some(LEAVE), Some(line)) => Ok(Response::ready(line.leave(context))),
             _ => Err(self.unknown_method(called)),
         }
     }
@@ -430,13 +496,12 @@ impl Router {
 
     /// The method whose name is nearest to one that does not exist.
     fn similar(&self, name: &str) -> Option<&str> {
-        if !self.is_listed || name.len() > MAX_COMPARED_BYTES {
+        if !self.is_listed {
             return None;
         }
-        let likeness = |other: &str| strsim::jaro_winkler(name, other);
-        let names = self.methods.keys().map(|other| (likeness(other), other.as_str()));
-        let nearest = names.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))?;
-        (nearest.0 > 0.8).then_some(nearest.1)
+        let others =
+            self.methods.keys().filter_map(|other| Some((difference(name, other)?, other)));
+        others.min().map(|(_, other)| other.as_str())
     }
 }
 
@@ -448,7 +513,22 @@ impl Default for Router {
 
 impl Handler for Router {
     fn call(&self, message: Value, context: &Context) -> Response {
-        self.answer(message, context).unwrap_or_else(Response::error)
+        let mut counted = None;
+        let response = self.answer(message, context, &mut counted);
+        let response = response.unwrap_or_else(Response::error);
+        match counted {
+            Some(call) => response.counted(call),
+            None => response,
+        }
+    }
+
+    fn measured(&self, metrics: MethodMetrics<'_>) {
+        let exclusive = self.exclusive.iter().flat_map(|_| [ENTER, PLACE, LEAVE]);
+        let own = self.is_listed.then_some(LIST_METHODS).into_iter().chain(exclusive);
+        self.counts.get_or_init(|| Counts::new(own, metrics));
+        for method in self.methods.values() {
+            method.series.get_or_init(|| metrics.series(&method.name));
+        }
     }
 
     /// Refuses a router with a mistake.
@@ -506,6 +586,10 @@ impl Target<'_> {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        matches!(self, Self::Method(method) if method.is_shared)
+    }
+
     /// For a message that waits.
     fn shared(&self) -> Arc<dyn Handler> {
         match *self {
@@ -515,52 +599,46 @@ impl Target<'_> {
     }
 }
 
-/// What an [access hook](Router::access) decides about.
-#[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    method: Option<&'a str>,
-    message: &'a Value,
-    context: &'a Context,
+/// How many characters one name has in the place of another's, if that is a slip: two at the most,
+/// or the name of the service is missing. Linear in the names, as every peer may ask for any.
+fn difference(name: &str, other: &str) -> Option<usize> {
+    if other.strip_suffix(name).is_some_and(|service| service.ends_with('.')) {
+        return Some(0);
+    }
+    if name.len().abs_diff(other.len()) > MAX_SLIP {
+        return None;
+    }
+    let same = |(a, b): &(u8, u8)| a == b;
+    let start = name.bytes().zip(other.bytes()).take_while(same).count();
+    let rest = name.len().min(other.len()) - start;
+    let end = name.bytes().rev().zip(other.bytes().rev()).take(rest).take_while(same).count();
+    let difference = name.len().max(other.len()) - start - end;
+    (difference <= MAX_SLIP && difference < other.len()).then_some(difference)
 }
 
-impl<'a> Call<'a> {
-    /// Returns the name of the method, also if it is called by its number; `None` for a message
-    /// that is no call.
-    pub fn method(&self) -> Option<&'a str> {
-        self.method
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_two_characters_or_a_service_left_out() {
+        for (name, other, expected) in [
+            ("helo", "hello", Some(1)),
+            ("helllo", "hello", Some(1)),
+            ("hlelo", "hello", Some(2)),
+            ("jello", "hello", Some(1)),
+            ("math.pluss", "math.plus", Some(1)),
+            ("plus", "math_service.plus", Some(0)),
+            ("lus", "math_service.plus", None),
+            ("heo", "hello", Some(2)),
+            ("hoe", "hello", None),
+            ("goodbye", "hello", None),
+            ("", "ab", None),
+            ("b", "a", None),
+            ("aa", "aaa", Some(1)),
+            ("é", "è", Some(1)),
+        ] {
+            assert_eq!(difference(name, other), expected, "{name} {other}");
+        }
     }
-
-    /// Returns the text under the key `token` of the message.
-    pub fn token(&self) -> Option<&'a str> {
-        entry(self.message, "token")?.as_str()
-    }
-
-    /// Returns the whole message.
-    pub fn message(&self) -> &'a Value {
-        self.message
-    }
-
-    /// Returns who sent it, and how.
-    pub fn context(&self) -> &'a Context {
-        self.context
-    }
-}
-
-/// The value of a map's first entry with this key.
-fn entry<'a>(message: &'a Value, name: &str) -> Option<&'a Value> {
-    let Value::Map(entries) = message else { return None };
-    entries.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
-}
-
-#[cold]
-fn no_call(message: &Value) -> RpcError {
-    let found = match message {
-        Value::Map(_) => "a map without the key \"method\"",
-        _ => "no map",
-    };
-    let text = format!(
-        "the message is {found}; a call is {{\"method\": NAME, \"params\": [..]}}, \
-         and the method {LIST_METHODS:?} lists the names"
-    );
-    RpcError::with_code("invalid_call", text).with_reason(INVALID_CALL)
 }

@@ -144,10 +144,11 @@ pub(crate) fn wake_due() {
 pub(crate) mod simulated {
     use std::cell::Cell;
     use std::task::{Context, Poll};
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     thread_local! {
         static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+        static LOOK: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
 
     /// Stops the thread's time for as long as this lives.
@@ -159,9 +160,17 @@ pub(crate) mod simulated {
         Stopped(())
     }
 
+    /// Lets the thread's time go on by `duration` with each look at it, as for a thread that is
+    /// always preempted behind one.
+    #[cfg(test)]
+    pub(crate) fn preempt_for(_: &Stopped, duration: Duration) {
+        LOOK.set(duration);
+    }
+
     impl Drop for Stopped {
         fn drop(&mut self) {
             NOW.take();
+            LOOK.take();
             // Also what those wait for who do so as if they could do it on any thread.
             let _waiting =
                 super::TIMERS.with_borrow_mut(|timers| std::mem::take(&mut timers.waiting));
@@ -169,7 +178,9 @@ pub(crate) mod simulated {
     }
 
     pub(crate) fn now() -> Option<Instant> {
-        NOW.get()
+        let now = NOW.get()?;
+        NOW.set(Some(now + LOOK.get()));
+        Some(now)
     }
 
     /// Polls a wait until `at` of one who could wait on any thread.

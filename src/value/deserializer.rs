@@ -38,11 +38,24 @@ impl de::Error for Mismatch {
             message.truncate(message.floor_char_boundary(MAX_TEXT_BYTES));
             message.push_str("..");
         }
+        // Names of variants and fields come from the peer as they are.
+        let is_unseen = |character: char| character.is_control() || is_direction(character);
+        if message.contains(is_unseen) {
+            let escaped = |character: char| match is_unseen(character) {
+                true => character.escape_unicode().to_string(),
+                false => character.to_string(),
+            };
+            message = message.chars().map(escaped).collect();
+        }
         Self(message)
     }
 
     #[cold]
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let expected = match expected.to_string().as_str() {
+            "a sequence" => "an array".to_owned(),
+            expected => expected.to_owned(),
+        };
         Self(format!("expected {expected}, got {}", Found(found)))
     }
 
@@ -50,6 +63,11 @@ impl de::Error for Mismatch {
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self::invalid_type(found, expected)
     }
+}
+
+/// Whether a character turns the direction of the text behind it.
+fn is_direction(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What came, in the words of the MessagePack specification.
@@ -190,8 +208,16 @@ impl<'de> Deserializer<'de> for Source {
         false
     }
 
+    /// A bin is also a sequence of its bytes, for the `Vec<u8>` that it was.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        match self.0 {
+            Value::Binary(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.into_iter())),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit seq tuple
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit tuple
         tuple_struct map struct identifier ignored_any
     }
 }
@@ -341,6 +367,8 @@ mod tests {
         assert_eq!(read(value!([1, 2])), Ok(Point { x: 1, y: Some(2) }));
         assert_eq!(read(value!({"x": 1})), Ok(Point { x: 1, y: None }));
         assert_eq!(read(value!(3)), Ok(3.0));
+        assert_eq!(read(value!(vec![1u8, 2])), Ok(vec![1u8, 2]), "a bin");
+        assert_eq!(read(value!([1, 2])), Ok(vec![1u8, 2]));
     }
 
     #[test]
@@ -357,6 +385,7 @@ mod tests {
         check::<String>(value!([]), "expected a string, got an array");
         check::<bool>(value!({}), "expected a boolean, got a map");
         check::<f64>(value!(vec![1u8]), "expected f64, got a bin");
+        check::<Vec<u8>>(value!(1), "expected an array, got the int 1");
         check::<Point>(value!(7), "expected struct Point, got the int 7");
         check::<Point>(value!({"y": 7}), "missing field `x`");
         check::<(u8, u8)>(value!([1]), "invalid length 1, expected a tuple of size 2");
@@ -375,6 +404,11 @@ mod tests {
             &format!("expected u8, got the str \"{}\"..", "é".repeat(20)),
         );
         check::<u8>(Value::Ext(1, vec![]), "expected u8, got an ext");
+        check::<Shape>(
+            value!("\x1b[2J\r\u{202e}X"),
+            "unknown variant `\\u{1b}[2J\\u{d}\\u{202e}X`, \
+             expected one of `Empty`, `Circle`, `Line`, `Square`",
+        );
         let error = read::<Shape>(value!("x".repeat(1 << 20))).expect_err("no variant");
         assert_eq!(error.len(), MAX_TEXT_BYTES + 2);
     }

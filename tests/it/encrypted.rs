@@ -372,9 +372,9 @@ fn a_reply_that_was_kept_from_an_earlier_call_is_an_error() {
     let proxy = on_the_way(server.local_addr(), 1, move |_, replies| {
         kept.lock().unwrap().get_or_insert(replies).clone()
     });
-    let client = client(proxy);
-    assert_eq!(send(&client, 1).unwrap(), value!(1));
-    assert_auth(send(&client, 1), "The reply cannot be decrypted");
+    // A client each: the one of the first call may not have seen yet that its connection ends.
+    assert_eq!(send(&client(proxy), 1).unwrap(), value!(1));
+    assert_auth(send(&client(proxy), 1), "The reply cannot be decrypted");
 }
 
 #[test]
@@ -421,7 +421,9 @@ fn neither_the_secret_nor_a_key_shows() {
     let server = echo().auth_secret("hunter2").encrypt();
     let client = Client::new(HOST, 1).auth_secret("hunter2").encrypt();
     for shown in [format!("{server:?}"), format!("{client:?}")] {
-        assert!(shown.contains("auth_secret: Some(Secret(..)), encrypt: true"), "{shown}");
+        for field in ["auth_secret: Some(Secret(..))", "encrypt: true"] {
+            assert!(shown.contains(field), "{shown}");
+        }
         assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
     }
 }

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrpc::{Error, Exclusive, Router, Server, ServerHandle, Value, blocking, value};
 use serde_json::json;
-use smol::channel::{self, Receiver, Sender};
+use smol::channel::{self, Sender};
 use socket2::SockRef;
 
 use crate::loopback::{HOST, start};
@@ -43,13 +44,13 @@ struct Workshop {
     at_work: Arc<AtomicUsize>,
     most_at_work: Arc<AtomicUsize>,
     order: Arc<Mutex<Vec<usize>>>,
-    started: Receiver<usize>,
+    started: mpsc::Receiver<usize>,
     gate: Sender<()>,
 }
 
 impl Workshop {
     fn open(exclusive: Exclusive) -> (Self, ServerHandle) {
-        let (start_sender, started) = channel::unbounded();
+        let (start_sender, started) = mpsc::channel();
         let (gate, gate_receiver) = channel::unbounded();
         let workshop = Self {
             at_work: Arc::default(),
@@ -66,7 +67,7 @@ impl Workshop {
             most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             order.lock().expect("no panic").push(number);
             async move {
-                let _ = started.send(number).await;
+                let _ = started.send(number); // the test may be over
                 let _ = gate.recv().await;
                 at_work.fetch_sub(1, Ordering::SeqCst);
                 number
@@ -74,6 +75,18 @@ impl Workshop {
         };
         let router = Router::new().method("work", ["number"], work).exclusive(exclusive);
         (workshop, start(Server::with_handler(HOST, 0, router)))
+    }
+
+    /// Waits until a call has begun, and returns its number.
+    #[track_caller]
+    fn begun(&self) -> usize {
+        self.started.recv_timeout(PATIENCE).expect("somebody works")
+    }
+
+    /// Lets a call end.
+    #[track_caller]
+    fn finish_one(&self) {
+        self.gate.send_blocking(()).expect("it waits");
     }
 }
 
@@ -84,22 +97,37 @@ fn call(number: u8) -> Vec<u8> {
     message
 }
 
+/// For servers whose tests are not about how long clients wait.
+const LONG: Duration = Duration::from_secs(600);
+
 /// Waits until `count` clients are in line before one that enters and leaves it.
+#[track_caller]
 fn wait_for_line(server: &ServerHandle, count: usize) {
     let observer = client(server);
-    loop {
+    wait_for_place(count + 1, || {
         let place = enter(&observer);
         observer.call::<bool>("arrpc.leave", ()).expect("it was in line");
-        if place == count + 1 {
+        Some(place)
+    });
+}
+
+/// Asks for a place until it is this one.
+#[track_caller]
+fn wait_for_place(expected: usize, ask: impl Fn() -> Option<usize>) {
+    let began = Instant::now();
+    loop {
+        let place = ask();
+        if place == Some(expected) {
             return;
         }
+        assert!(began.elapsed() < PATIENCE, "the place is {place:?}, never {expected}");
         thread::yield_now();
     }
 }
 
 #[test]
 fn fifty_clients_have_the_access_one_by_one_in_the_order_in_which_they_came() {
-    let (workshop, server) = Workshop::open(Exclusive::new());
+    let (workshop, server) = Workshop::open(Exclusive::new().wait_timeout(LONG));
     let holder = client(&server);
     assert_eq!(enter(&holder), 0);
     // All enter one after the other, so that their order is known, and call at once.
@@ -120,12 +148,11 @@ fn fifty_clients_have_the_access_one_by_one_in_the_order_in_which_they_came() {
             })
         })
         .collect();
-    assert!(workshop.started.is_empty(), "nobody works before the holder leaves");
     assert!(holder.call::<bool>("arrpc.leave", ()).expect("an answer"));
     for _ in 0..50 {
-        workshop.started.recv_blocking().expect("somebody works");
-        assert!(workshop.started.is_empty(), "one at a time");
-        workshop.gate.send_blocking(()).expect("it waits");
+        workshop.begun();
+        assert_eq!(workshop.started.try_recv(), Err(TryRecvError::Empty), "one at a time");
+        workshop.finish_one();
     }
     calls.into_iter().for_each(|call| call.join().expect("no panic"));
     assert_eq!(*workshop.order.lock().expect("no panic"), Vec::from_iter(0..50));
@@ -134,7 +161,7 @@ fn fifty_clients_have_the_access_one_by_one_in_the_order_in_which_they_came() {
 
 #[test]
 fn clients_that_are_killed_in_line_or_at_work_make_room_and_never_are_two_at_work() {
-    let (workshop, server) = Workshop::open(Exclusive::new());
+    let (workshop, server) = Workshop::open(Exclusive::new().wait_timeout(LONG));
     let address: SocketAddr = server.local_addr();
     let kill = |peer: Raw, with_reset: bool| {
         if with_reset {
@@ -146,7 +173,7 @@ fn clients_that_are_killed_in_line_or_at_work_make_room_and_never_are_two_at_wor
         let mut peer = Raw::connect(address);
         peer.send(&call(number));
         match number {
-            0 => assert_eq!(workshop.started.recv_blocking(), Ok(0)),
+            0 => assert_eq!(workshop.begun(), 0),
             _ => wait_for_line(&server, number.into()),
         }
         line.insert(number, peer);
@@ -167,27 +194,25 @@ fn clients_that_are_killed_in_line_or_at_work_make_room_and_never_are_two_at_wor
             let expected = line.len() + 1;
             assert_eq!(enter(&observer), expected, "the access is not free yet");
             observer.call::<bool>("arrpc.leave", ()).expect("it was in line");
-            workshop.gate.send_blocking(()).expect("it works");
+            workshop.finish_one();
         } else {
-            workshop.gate.send_blocking(()).expect("it works");
+            workshop.finish_one();
             peer.expect(&[number]);
             drop(peer);
         }
         if let Some((&next, _)) = line.first_key_value() {
-            assert_eq!(workshop.started.recv_blocking(), Ok(next.into()));
+            assert_eq!(workshop.begun(), usize::from(next));
         }
     }
     assert_eq!(*workshop.order.lock().expect("no panic"), worked);
     assert_eq!(workshop.most_at_work.load(Ordering::SeqCst), 1);
     let last = client(&server);
-    while enter(&last) != 0 {
-        thread::yield_now(); // until the server has seen that the last one hung up
-    }
+    wait_for_place(0, || Some(enter(&last))); // the server sees that the last one hung up
 }
 
 #[test]
 fn a_few_places_are_for_as_many_clients() {
-    let (workshop, server) = Workshop::open(Exclusive::new().places(3));
+    let (workshop, server) = Workshop::open(Exclusive::new().places(3).wait_timeout(LONG));
     let clients: Vec<_> = (0..9).map(|_| client(&server)).collect();
     let places: Vec<_> = clients.iter().map(enter).collect();
     assert_eq!(places, [0, 0, 0, 1, 2, 3, 4, 5, 6]);
@@ -198,12 +223,18 @@ fn a_few_places_are_for_as_many_clients() {
             thread::spawn(move || client.call::<usize>("work", (number,)).expect("its turn"))
         })
         .collect();
-    for _ in 0..9 {
-        workshop.started.recv_blocking().expect("somebody works");
-        workshop.gate.send_blocking(()).expect("it waits");
+    let mut worked = vec![workshop.begun(), workshop.begun(), workshop.begun()];
+    worked.sort_unstable();
+    assert_eq!(worked, [0, 1, 2], "all three at once, as the gate is closed");
+    for _ in 3..9 {
+        workshop.finish_one();
+        worked.push(workshop.begun());
     }
+    (0..3).for_each(|_| workshop.finish_one());
     calls.into_iter().for_each(|call| assert!(call.join().expect("no panic") < 9));
-    assert!(workshop.most_at_work.load(Ordering::SeqCst) <= 3);
+    worked.sort_unstable();
+    assert_eq!(worked, Vec::from_iter(0..9));
+    assert_eq!(workshop.most_at_work.load(Ordering::SeqCst), 3);
 }
 
 #[test]
@@ -221,8 +252,44 @@ fn who_waits_for_too_long_is_told_its_place_and_what_to_do() {
 }
 
 #[test]
+fn work_on_the_blocking_pool_keeps_the_access_when_its_call_is_given_up() {
+    for method in ["direct", "inside"] {
+        let (begin_sender, begun) = mpsc::channel();
+        let (gate, gate_receiver) = channel::unbounded::<()>();
+        let work = move || {
+            let (begun, gate) = (begin_sender.clone(), gate_receiver.clone());
+            arrpc::unblock(move || {
+                let _ = begun.send(()); // the test may be over
+                let _ = gate.recv_blocking(); // an error: it is open
+            })
+        };
+        let router = Router::new()
+            .method("direct", [], work.clone())
+            .method("inside", [], move || {
+                let work = work();
+                async { work.await }
+            })
+            .exclusive(Exclusive::new().wait_timeout(LONG));
+        let server = Server::with_handler(HOST, 0, router);
+        let server = start(server.handler_timeout(Duration::from_millis(50)));
+        let [given_up, next] = [(); 2].map(|()| client(&server));
+        // Work that gets no thread in time is given up before it has begun.
+        while begun.try_recv().is_err() {
+            match given_up.call::<()>(method, ()) {
+                Err(Error::Rpc(error)) => assert!(error.message().contains("handler_timeout")),
+                other => panic!("the gate is closed: {other:?}"),
+            }
+        }
+        assert!(given_up.call::<bool>("arrpc.leave", ()).expect("it had the access"));
+        assert_eq!(enter(&next), 1, "the work goes on");
+        drop(gate);
+        wait_for_place(0, || place(&next));
+    }
+}
+
+#[test]
 fn a_client_learns_its_place_and_may_leave() {
-    let (_workshop, server) = Workshop::open(Exclusive::new());
+    let (_workshop, server) = Workshop::open(Exclusive::new().wait_timeout(LONG));
     let [first, second, third] = [(); 3].map(|()| client(&server));
     assert_eq!(place(&first), None);
     assert_eq!([enter(&first), enter(&second), enter(&third)], [0, 1, 2]);
@@ -237,18 +304,18 @@ fn a_client_learns_its_place_and_may_leave() {
 
 #[test]
 fn a_stop_tells_those_that_wait_and_lets_the_one_at_work_finish() {
-    let (workshop, server) = Workshop::open(Exclusive::new());
+    let (workshop, server) = Workshop::open(Exclusive::new().wait_timeout(LONG));
     let (mut holder, mut waiting) =
         (Raw::connect(server.local_addr()), Raw::connect(server.local_addr()));
     holder.send(&call(1));
-    assert_eq!(workshop.started.recv_blocking(), Ok(1));
+    assert_eq!(workshop.begun(), 1);
     waiting.send(&call(2));
     wait_for_line(&server, 1);
     server.stop();
     let (told, _) = waiting.rest();
     let text = String::from_utf8_lossy(&told);
     assert!(text.contains("arrpc.error.RpcException: [stopping] "), "{text}");
-    workshop.gate.send_blocking(()).expect("it works");
+    workshop.finish_one();
     holder.expect(&[1]);
     server.join();
     assert_eq!(*workshop.order.lock().expect("no panic"), [1]);
@@ -299,7 +366,7 @@ fn a_mistake_in_it_is_an_error_at_the_start() {
 fn python_clients_wait_in_line_and_one_that_is_killed_frees_its_place() {
     let router = Router::new()
         .method("hello", ["name"], |name: String| format!("hello {name}"))
-        .exclusive(Exclusive::new().wait_timeout(PATIENCE));
+        .exclusive(Exclusive::new().wait_timeout(LONG));
     let server = start(Server::with_handler(HOST, 0, router));
     let mut first = python::Client::start(server.local_addr(), &[]);
     let hello = json!({"method": "hello", "params": ["bob"]});

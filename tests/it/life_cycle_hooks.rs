@@ -279,7 +279,7 @@ fn a_stop_is_told_also_when_the_servers_future_is_dropped() {
     assert_eq!(rest(&stopped), ["stopped"]);
 }
 
-/// Callbacks that say what they are told: connections with the state that they find.
+/// Hooks that say what they are told: connections with the state that they find.
 fn with_hooks(server: Server) -> (Server, Receiver<String>) {
     let (sender, told) = mpsc::channel();
     let tell = move |text: String| sender.send(text).expect("the test listens");
@@ -299,7 +299,7 @@ fn with_hooks(server: Server) -> (Server, Receiver<String>) {
     (server, told)
 }
 
-/// What the callbacks say of one connection, and of a stop behind that.
+/// What the hooks say of one connection, and of a stop behind that.
 fn of_one(name: &str) -> [String; 4] {
     let came = format!("Some({name:?}) came");
     [came, format!("Some({name:?}) left"), "stop".to_owned(), "stop again".to_owned()]
@@ -324,12 +324,12 @@ fn check_hooks(server: Server, client: impl FnOnce(u16) -> Client, name: &str) {
 }
 
 #[test]
-fn callbacks_are_called_in_order_and_find_what_those_before_have_returned() {
+fn hooks_are_called_in_order_and_find_what_those_before_have_returned() {
     check_hooks(Server::with_context(HOST, 0, who), |port| Client::new(HOST, port), "a stranger");
 }
 
 #[test]
-fn callbacks_work_with_raw_handlers() {
+fn hooks_work_with_raw_handlers() {
     let server =
         Server::raw(HOST, 0, |message, reply| reply.write(&message.context().state::<String>()));
     check_hooks(server, |port| Client::new(HOST, port), "a stranger");
@@ -337,7 +337,7 @@ fn callbacks_work_with_raw_handlers() {
 
 #[cfg(unix)]
 #[test]
-fn callbacks_work_on_unix_sockets() {
+fn hooks_work_on_unix_sockets() {
     let place = Place::new();
     let server = Server::with_context(place.host(), 0, who);
     check_hooks(server, |_| Client::new(place.host(), 0), "a stranger");
@@ -367,7 +367,7 @@ fn over_tls_a_connection_begins_when_it_is_known_who_the_client_is() {
 fn each_connection_has_its_own_state_of_each_type() {
     struct Calls(Mutex<u64>);
     let server = Server::with_context(HOST, 0, |_, context: Context| {
-        let calls: &Calls = context.state().expect("made by the first callback");
+        let calls: &Calls = context.state().expect("made by the first hook");
         let mut calls = calls.0.lock().expect("not poisoned");
         *calls += 1;
         let missing = context.state::<()>().is_none() && context.state::<u8>().is_none();
@@ -427,7 +427,7 @@ fn the_state_of_a_connection_lives_as_long_as_its_last_context() {
 }
 
 #[test]
-fn a_callback_that_panics_keeps_nothing_else_from_happening() {
+fn a_hook_that_panics_keeps_nothing_else_from_happening() {
     struct Panics(Sender<&'static str>);
     impl Handler for Panics {
         fn call(&self, message: Value, context: &Context) -> Response {

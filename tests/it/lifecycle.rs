@@ -21,7 +21,7 @@ fn every_option_of_a_server_has_the_default_that_its_docs_state() {
          max_memory_bytes: None, max_in_flight: 64, max_connections: 10000, \
          refuse_excess_connections: false, timeouts: Timeouts { tls_handshake: 5s, message: 30s, \
          write: 10s, idle: None, handler: None }, drain_timeout: 10s, \
-         tcp: TcpOptions { keepalive: 60s, nodelay: true }, backlog: 1024 }, auth_secret: None, encrypt: false, tls: None, \
+         tcp: TcpOptions { keepalive: 60s, nodelay: true }, backlog: 1024 }, auth_secret: None, tokens: None, http: None, http_only: false, encrypt: false, tls: None, \
          tls_client_ca: None, metrics: false, metrics_host: \"0.0.0.0\", metrics_port: 9095, \
          debug: false, after_start: 0, on_connect: 0, on_disconnect: 0, on_stop: 0 }"
     );

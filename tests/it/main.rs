@@ -19,6 +19,7 @@ mod exclusive;
 mod hooks;
 mod jsonrpc_batch;
 mod jsonrpc_client;
+mod jsonrpc_server;
 mod life_cycle_hooks;
 mod lifecycle;
 mod limits;
@@ -33,12 +34,15 @@ mod service_commands;
 mod services;
 mod session;
 mod tls;
+mod tokens;
 #[cfg(unix)]
 mod unix;
 
 mod arrpc_faults;
 mod jsonrpc_python;
+mod method_metrics;
 mod metrics;
 mod node_and_ruby;
+mod page;
 mod python_client;
 mod python_server;

@@ -17,7 +17,7 @@ use crate::raw::{PATIENCE, Raw};
 
 #[test]
 fn every_series_of_python_is_ours_with_the_same_labels_and_counts() {
-    alone("every_series_of_python_is_ours_with_the_same_labels_and_counts", || {
+    alone("metrics::every_series_of_python_is_ours_with_the_same_labels_and_counts", || {
         let (ports, ours) = make_calls();
         let certs = [cert("server.crt"), cert("server.key"), cert("ca.crt")];
         let python = python::run("shared_metrics.py", &certs.each_ref().map(String::as_str));
@@ -181,7 +181,7 @@ fn what_a_peer_sends_makes_no_labels() {
 
 #[test]
 fn probes_are_told_when_the_server_is_ready_and_when_it_stops() {
-    alone("probes_are_told_when_the_server_is_ready_and_when_it_stops", || {
+    alone("metrics::probes_are_told_when_the_server_is_ready_and_when_it_stops", || {
         let (started_sender, started) = unbounded();
         let (gate, wait) = unbounded();
         let server = Server::new(HOST, 0, move |_| {
@@ -217,7 +217,7 @@ fn probes_are_told_when_the_server_is_ready_and_when_it_stops() {
 #[test]
 #[ignore = "needs promtool, in Debian's package prometheus: cargo test -- --ignored"]
 fn promtool_accepts_the_exposition() {
-    alone("promtool_accepts_the_exposition", || {
+    alone("metrics::promtool_accepts_the_exposition", || {
         let mut promtool = Command::new("promtool");
         promtool.args(["check", "metrics"]);
         let checked = peers::output(promtool, &make_calls().1, RUN_LIMIT);
@@ -225,15 +225,15 @@ fn promtool_accepts_the_exposition() {
     });
 }
 
-/// Runs a test of this file in a process of its own: metrics and readiness belong to the process.
+/// Runs a test, by its path, in a process of its own: metrics and readiness belong to the process.
 #[track_caller]
-fn alone(name: &str, test: impl FnOnce()) {
+pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     const ALONE: &str = "ARRPC_TEST_ALONE";
     if env::var_os(ALONE).is_some() {
         return test();
     }
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", &format!("metrics::{name}"), "--include-ignored"]).env(ALONE, "1");
+    command.args(["--exact", name, "--include-ignored"]).env(ALONE, "1");
     match peers::output(command, "", RUN_LIMIT) {
         Ok(printed) => assert!(printed.contains("test result: ok. 1 passed"), "{printed}"),
         Err(error) => panic!("{error}"),

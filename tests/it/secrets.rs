@@ -1,14 +1,18 @@
 //! That secrets stay secret: no log and no `Debug` shows one, in no form.
 
 use std::env;
+use std::io::Write;
 use std::process::Command;
 
-use arrpc::{Client, Error, Server, ServerHandle, Value, blocking, value};
+use arrpc::{Client, Error, Router, Server, ServerHandle, Value, blocking, value};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
+use rmpv::decode::read_value;
+use sha2::Sha256;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::loopback::{HOST, ReservedPort, cert, echo, start};
+use crate::loopback::{HOST, ReservedPort, cert, echo, raw_server, start};
 
 /// Set for the process whose output is looked at.
 const CHILD: &str = "ARRPC_TEST_SECRETS";
@@ -39,30 +43,50 @@ fn no_log_and_no_debug_output_shows_a_secret() {
         "connected",
         "Invalid or missing",
         "the server has no secret",
+        "Message is not encrypted",
+        "Message cannot be decrypted",
+        "Message is encrypted but",
+        "The reply is not encrypted",
         "cannot connect",
         "the handler panicked",
         "TLS with",
         "Server {",
         "Client(",
         "auth_secret: Some(Secret(..))",
+        "encrypt: false",
+        "encrypt: true",
     ] {
         assert!(printed.contains(expected), "{expected:?} is missing: {printed}");
     }
     for secret in [SECRET, WRONG_SECRET] {
-        for form in forms(secret) {
+        assert!(!printed.contains(secret), "{secret} in {printed}");
+        let mut keys = keys(secret);
+        keys.push(secret.into());
+        for form in keys.iter().flat_map(|key| forms(key)) {
             assert!(!printed.contains(&form), "{form} in {printed}");
         }
     }
 }
 
-/// How a secret might be printed.
-fn forms(secret: &str) -> Vec<String> {
-    let bytes = secret.as_bytes();
+/// What encryption makes of a secret, as its documentation says: what is extracted from it, and the
+/// keys of both directions.
+fn keys(secret: &str) -> Vec<Vec<u8>> {
+    let (extracted, expander) = Hkdf::<Sha256>::extract(None, secret.as_bytes());
+    let key = |label: &[u8]| {
+        let mut key = vec![0; 32];
+        expander.expand(label, &mut key).expect("as long as a hash");
+        key
+    };
+    let keys = [key(b"arrpc encryption 1 request"), key(b"arrpc encryption 1 reply")];
+    keys.into_iter().chain([extracted.to_vec()]).collect()
+}
+
+/// How a secret or a key might be printed, beside as a text.
+fn forms(bytes: &[u8]) -> Vec<String> {
     let joined = |byte: fn(&u8) -> String, separator: &str| {
         bytes.iter().map(byte).collect::<Vec<_>>().join(separator)
     };
     let mut forms = vec![
-        secret.to_owned(),
         joined(|byte| format!("{byte:02x}"), ""),
         joined(|byte| format!("{byte:02X}"), ""),
         joined(|byte| format!("{byte}"), ", "),
@@ -96,16 +120,25 @@ fn talk() {
     let server = start(signed());
     let unsigned = start(echo());
     let tls = start(signed().tls(cert("server.crt"), cert("server.key")));
+    println!("{:?} {:#?}", signed().encrypt(), signed().encrypt());
+    let encrypting = start(signed().encrypt());
     let client = |server: &ServerHandle| Client::new(HOST, server.local_addr().port()).debug();
     let send = |client: &Client, message: &str| smol::block_on(client.send(value!(message)));
 
     let good = client(&server).auth_secret(SECRET);
-    let encrypted = client(&tls).tls_self_signed(cert("server.crt")).auth_secret(SECRET);
-    println!("{good:?} {good:#?} {encrypted:?} {:?}", blocking::Client::from(good.clone()));
-    for client in [&good, &good.clone().pipelined(8), &encrypted, &good.idempotent()] {
-        assert_eq!(send(client, "hello").expect("a reply"), value!("hello"));
+    let over_tls = client(&tls).tls_self_signed(cert("server.crt")).auth_secret(SECRET);
+    let sealed = client(&encrypting).auth_secret(SECRET).encrypt();
+    println!("{good:?} {good:#?} {over_tls:?} {:?}", blocking::Client::from(good.clone()));
+    println!("{sealed:?} {sealed:#?} {:?}", blocking::Client::from(sealed.clone()));
+    for client in [&good, &sealed] {
+        for client in [client, &client.clone().pipelined(8), &client.idempotent()] {
+            assert_eq!(send(client, "hello").expect("a reply"), value!("hello"));
+        }
     }
-    let mut errors = vec![send(&good, "panic").expect_err("the handler failed")];
+    assert_eq!(send(&over_tls, "hello").expect("a reply"), value!("hello"));
+    let failed = [&good, &sealed].map(|client| send(client, "panic").expect_err("it failed"));
+    assert!(failed.iter().all(|error| matches!(error, Error::Rpc(_))), "{failed:?}");
+    let mut errors = vec![];
     let wrong = client(&server).auth_secret(WRONG_SECRET);
     // Behind the third one in a row the server closes the connection.
     for _ in 0..3 {
@@ -113,7 +146,32 @@ fn talk() {
     }
     errors.push(send(&client(&server), "hello").expect_err("no signature"));
     errors.push(send(&client(&unsigned).auth_secret(SECRET), "hello").expect_err("no secret"));
-    assert!(errors[1..].iter().all(|error| matches!(error, Error::Auth(_))), "{errors:?}");
+    let wrong = client(&encrypting).auth_secret(WRONG_SECRET).encrypt();
+    for client in [&wrong, &wrong.clone().pipelined(8)] {
+        for _ in 0..3 {
+            errors.push(send(client, "hello").expect_err("a wrong key"));
+        }
+    }
+    // Answers whatever comes, without a secret.
+    let impostor = raw_server(|_, mut stream| {
+        let _ = read_value(&mut stream).map(|_| stream.write_all(b"\xa6got it"));
+    });
+    let impostor = Client::new(HOST, impostor).debug();
+    for client in [
+        client(&encrypting),
+        client(&encrypting).auth_secret(SECRET),
+        client(&encrypting).auth_secret(WRONG_SECRET),
+        client(&server).auth_secret(SECRET).encrypt(),
+        client(&server).auth_secret(WRONG_SECRET).encrypt(),
+        client(&unsigned).auth_secret(SECRET).encrypt(),
+        impostor.auth_secret(SECRET).encrypt(),
+    ] {
+        errors.push(send(&client, "hello").expect_err("not what the server is set to"));
+    }
+    assert!(errors.iter().all(|error| matches!(error, Error::Auth(_))), "{errors:?}");
+    errors.extend(failed);
+    errors.push(send(&client(&encrypting).encrypt(), "hello").expect_err("no secret"));
+    errors.push(echo().debug().encrypt().start_background().expect_err("no secret"));
     let reserved = ReservedPort::new();
     let nobody = Client::new(HOST, reserved.addr().port()).con_max_retries(2).auth_secret(SECRET);
     errors.push(send(&nobody, "hello").expect_err("nobody listens"));
@@ -122,11 +180,34 @@ fn talk() {
             .expect_err("not to be trusted"),
     );
     errors.push(signed().threads(0).start_background().expect_err("no threads"));
+    errors.push(signed().encrypt().threads(0).start_background().expect_err("no threads"));
     for error in errors {
         println!("{error} {error:?}");
     }
-    for server in [server, unsigned, tls] {
+    for server in [server, unsigned, tls, encrypting] {
         server.stop();
         server.join();
+    }
+}
+
+#[test]
+fn the_debug_output_of_a_call_does_not_show_its_token() {
+    let (sender, printed) = async_channel::unbounded();
+    let router = Router::new().method("work", ["password"], |_: String| ()).access(move |call| {
+        assert_eq!(call.token(), Some(SECRET));
+        let _ = sender.try_send(format!("{call:?} {call:#?}")); // the test may be over
+        Ok(())
+    });
+    let server = start(Server::with_handler(HOST, 0, router));
+    let client = blocking::Client::new(HOST, server.local_addr().port());
+    let message = value!({"method": "work", "params": [WRONG_SECRET], "token": SECRET});
+    client.send(message).expect("a reply");
+    let printed = printed.try_recv().expect("the hook was called");
+    assert!(printed.contains("work"), "{printed}");
+    for secret in [SECRET, WRONG_SECRET] {
+        assert!(!printed.contains(secret), "{printed}");
+        for form in forms(secret.as_bytes()) {
+            assert!(!printed.contains(&form), "{form} in {printed}");
+        }
     }
 }

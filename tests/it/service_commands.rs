@@ -9,12 +9,8 @@ use crate::python;
 
 fn router() -> Router {
     let math = Router::new()
-        .documented_method(
-            "plus",
-            &[" Adds.", "", " May overflow."],
-            ["a", "b"],
-            |a: i64, b: i64| a + b,
-        )
+        .method("plus", ["a", "b"], |a: i64, b: i64| a + b)
+        .describe("plus", "Adds.\n\nMay overflow.")
         .method("divide", ["a", "b"], |a: f64, b: f64| match b {
             0.0 => Err(RpcError::with_code("division_by_zero", "b must not be 0")),
             _ => Ok(a / b),

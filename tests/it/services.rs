@@ -34,6 +34,8 @@ arrpc::service! {
         fn calls(&self, context: Context) -> u32;
         async fn is_signed(&self, context: Context, r#type: bool) -> Result<bool, RpcError>;
         fn nothing(&self);
+        /// Has a keyword for a name.
+        fn r#match(&self) -> bool;
     }
 }
 
@@ -74,6 +76,10 @@ impl Math for MathService {
     }
 
     fn nothing(&self) {}
+
+    fn r#match(&self) -> bool {
+        true
+    }
 }
 
 fn math() -> Router {
@@ -153,6 +159,8 @@ fn a_typed_client_has_the_methods_of_the_service_async_and_blocking() {
     assert_eq!(math.divide(1.0, 4.0).expect("a quotient"), 0.25);
     assert!(math.is_signed(false).expect("a bool"));
     math.nothing().expect("nothing");
+    assert!(math.r#match().expect("a bool"));
+    assert!(client.call::<bool>("math_service.match", ()).expect("a bool"));
     assert_eq!(math.calls().expect("a number"), 1, "one service for all calls");
 
     let error = math.divide(1.0, 0.0).expect_err("no quotient");
@@ -360,6 +368,7 @@ fn the_listing_tells_names_numbers_types_and_comments_and_can_be_switched_off() 
             "math_service.divide",
             "math_service.fail",
             "math_service.is_signed",
+            "math_service.match",
             "math_service.multiply",
             "math_service.nothing",
             "math_service.plus",
@@ -398,6 +407,29 @@ fn the_listing_tells_names_numbers_types_and_comments_and_can_be_switched_off() 
     ] {
         assert_eq!(refused(&client, value!({"method": name})), expected);
     }
+    assert_eq!(
+        refused(&client, value!(1)),
+        "[invalid_call] the message is no map; a call is {\"method\": NAME, \"params\": [..]}"
+    );
+    let (_server, client) = serve(Router::new().service("inner", router().without_listing()));
+    let listing = refused(&client, value!({"method": "arrpc.methods"}));
+    assert!(listing.starts_with("[unknown_method]"), "{listing}");
+}
+
+type Alias = Result<u8, String>;
+
+arrpc::service! {
+    trait ByAnotherName, client AliasedClient, name "aliased" {
+        fn read(&self) -> Alias;
+    }
+}
+
+struct Aliased;
+
+impl ByAnotherName for Aliased {
+    fn read(&self) -> Alias {
+        Err("an error that would travel as a value".into())
+    }
 }
 
 #[test]
@@ -412,6 +444,10 @@ fn a_mistake_in_a_router_is_an_error_at_the_start() {
         ),
         (ping().id(2, "pong"), "the number 2 is for \"pong\", no method"),
         (ping().method("", [], || 1), "a method has an empty name"),
+        (ping().method("a b", [], || 1), "the name \"a b\" has a space in it, or is a number"),
+        (ping().method("7", [], || 1), "the name \"7\" has a space in it, or is a number"),
+        (ping().method("x", [""], |a: u8| a), "the method \"x\" has a parameter without a name"),
+        (ping().shared("pong"), "there is no method \"pong\" to be shared"),
         (ping().service("", ping()), "a service has an empty name"),
         (
             ping().method("arrpc.ping", [], || 1),
@@ -420,6 +456,12 @@ fn a_mistake_in_a_router_is_an_error_at_the_start() {
         (
             ping().method("plus", ["a", "a"], |a: u8, b: u8| a + b),
             "the method \"plus\" has two parameters \"a\"",
+        ),
+        (ping().describe("pong", "x"), "there is no method \"pong\" to describe"),
+        (ping().private("pong"), "there is no method \"pong\" to be private"),
+        (
+            Aliased.into_router(),
+            "the method \"aliased.read\" returns a Result by another name: declare `-> Result<T, E>`",
         ),
         (ping().fallback(|_| 1).fallback(|_| 2), "there are two fallbacks"),
         (ping().access(|_| Ok(())).access(|_| Ok(())), "there are two access hooks"),

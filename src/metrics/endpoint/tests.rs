@@ -63,9 +63,9 @@ fn is_served(stream: &mut TcpStream) -> bool {
 #[test]
 fn every_path_and_method_gets_its_answer() {
     let (_, address) = endpoint(LIMITS);
-    let not_found = "not found; there are /metrics, /healthz and /readyz\n";
+    let not_found = "not found; there are /, /metrics, /healthz and /readyz\n";
     let missing = format!(
-        "HTTP/1.1 404 Not Found\ncontent-type: text/plain; charset=utf-8\nconnection: close\ncontent-length: 52\n\n{not_found}"
+        "HTTP/1.1 404 Not Found\ncontent-type: text/plain; charset=utf-8\nconnection: close\ncontent-length: 55\n\n{not_found}"
     );
     let ok = "HTTP/1.1 200 OK\ncontent-type: text/plain; charset=utf-8\nconnection: close\n";
     let refused = "HTTP/1.1 405 Method Not Allowed\ncontent-type: text/plain; charset=utf-8\nallow: GET, HEAD\nconnection: close\n";
@@ -78,11 +78,13 @@ fn every_path_and_method_gets_its_answer() {
     check("GET", "/readyz", &format!("{ok}content-length: 5\n\nready"));
     check("HEAD", "/readyz", &format!("{ok}content-length: 5\n\n"));
     check("GET", "/healthz?verbose=1", &format!("{ok}content-length: 2\n\nok"));
-    for path in ["/", "/metrics/", "/Metrics", "//metrics", "/favicon.ico", "/healthz/../metrics"] {
+    for path in
+        ["/index.html", "/metrics/", "/Metrics", "//metrics", "/favicon.ico", "/healthz/../metrics"]
+    {
         check("GET", path, &missing);
     }
-    check("POST", "/", &missing);
-    for path in ["/metrics", "/healthz", "/readyz"] {
+    check("POST", "/index.html", &missing);
+    for path in ["/", "/metrics", "/healthz", "/readyz"] {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
             check(method, path, &refused);
         }

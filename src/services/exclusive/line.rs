@@ -98,13 +98,13 @@ impl Line {
         if let Some(holder) = self.holds(context) {
             return Ok(Place::Holds(holder));
         }
+        // Or it has had the access and lost it again: a call that nobody keeps would wait for ever.
+        let waiting = self.waiting.get_mut(&order).ok_or(End::Left)?;
         let key = self.calls.insert(Call { order, waker: Waker::noop().clone(), outcome: None });
-        if let Some(waiting) = self.waiting.get_mut(&order) {
-            if waiting.calls.is_empty() {
-                waiting.deadline = time::now().checked_add(self.options.wait_timeout);
-            }
-            waiting.calls.push(key);
+        if waiting.calls.is_empty() {
+            waiting.deadline = time::now().checked_add(self.options.wait_timeout);
         }
+        waiting.calls.push(key);
         Ok(Place::Waits(key))
     }
 
@@ -125,6 +125,7 @@ impl Line {
             return Err(End::Disconnected);
         }
         let connection = context.connection_id();
+        let now = self.time(); // before anybody is served
         let order = *self.orders.entry(connection).or_insert(self.arrivals);
         if order == self.arrivals {
             self.arrivals += 1;
@@ -132,24 +133,24 @@ impl Line {
             self.waiting.insert(order, Waiting { connection, calls, deadline, has_entered });
             self.serve();
         }
-        self.take_from_idle();
+        self.take_from_idle(now);
         Ok(order)
     }
 
-    pub(super) fn enter(&mut self, context: &Context) -> usize {
+    pub(super) fn enter(&mut self, context: &Context) -> Result<usize, End> {
         if let Some(holder) = self.holders.get(&context.connection_id()) {
             self.touch(holder);
-            return 0;
+            return Ok(0);
         }
-        let Ok(order) = self.join(context) else { return self.waiting.len() + 1 };
+        let order = self.join(context)?;
         if let Some(waiting) = self.waiting.get_mut(&order) {
             waiting.has_entered = true;
         }
-        self.place_of(order)
+        Ok(self.place_of(order))
     }
 
     pub(super) fn place(&mut self, connection: u64) -> Option<usize> {
-        self.take_from_idle();
+        self.take_from_idle(self.time());
         if self.holders.contains_key(&connection) {
             return Some(0);
         }
@@ -194,7 +195,7 @@ impl Line {
     /// Looks at a call that waits; `waker` becomes the one that it had.
     pub(super) fn poll(&mut self, key: usize, waker: &mut Waker) -> Polled {
         if self.is_waiting(key) {
-            self.take_from_idle();
+            self.take_from_idle(self.time());
         }
         let now = time::now();
         let mut deadline = None;
@@ -278,13 +279,14 @@ impl Line {
         }
     }
 
-    /// Gives the places of those that were idle for too long to as many as wait.
-    fn take_from_idle(&mut self) {
+    /// Gives the places of those that were idle for too long at `now` to as many as wait. Who is
+    /// served after that moment keeps its place, however long all this takes.
+    fn take_from_idle(&mut self, now: Duration) {
         let Some(timeout) = self.options.idle_timeout else { return };
         while !self.waiting.is_empty() {
             let idle = self.holders.iter().filter_map(|(id, holder)| Some((holder.idle()?, *id)));
             let Some((since, connection)) = idle.min() else { return };
-            if self.time() < since.saturating_add(timeout) {
+            if now < since.saturating_add(timeout) {
                 return;
             }
             self.leave(connection, End::Left);
@@ -326,5 +328,9 @@ impl Line {
         assert!(self.taken == self.options.places || self.waiting.is_empty());
         assert_eq!(self.orders.len(), self.waiting.len());
         assert!(!self.is_stopping || self.waiting.is_empty());
+        for (key, call) in self.calls.iter().filter(|(_, call)| call.outcome.is_none()) {
+            let waiting = self.waiting.get(&call.order).expect("its client waits");
+            assert!(waiting.calls.contains(&key));
+        }
     }
 }

@@ -13,8 +13,8 @@ use fastrand::Rng;
 
 use super::tests::context;
 use super::{Admission, Exclusive, Options, Turn, Wait};
-use crate::Context;
 use crate::time::{LocalSleep, now, simulated};
+use crate::{Context, RpcError};
 
 /// What the line is meant to do, in the plainest words.
 struct Model {
@@ -97,10 +97,18 @@ impl Model {
         self.take_from_idle();
     }
 
+    /// Why nobody joins, or this client does not.
+    fn refusal(&self, is_gone: bool) -> Option<&'static str> {
+        match (self.is_stopping, is_gone) {
+            (true, _) => Some("stopping"),
+            (false, true) => Some("disconnected"),
+            (false, false) => None,
+        }
+    }
+
     fn admit(&mut self, client: u64, is_gone: bool, call: u64) {
         if self.holder(client).is_none() {
-            if self.is_stopping || is_gone {
-                let code = if self.is_stopping { "stopping" } else { "disconnected" };
+            if let Some(code) = self.refusal(is_gone) {
                 self.outcomes.insert(call, Err(code));
                 return;
             }
@@ -135,17 +143,17 @@ impl Model {
         self.line.retain(|waiting| waiting.has_entered || !waiting.calls.is_empty());
     }
 
-    fn enter(&mut self, client: u64, is_gone: bool) -> usize {
+    fn enter(&mut self, client: u64, is_gone: bool) -> Result<usize, &'static str> {
         if let Some(holder) = self.holder(client) {
             holder.idle_since = now();
-        } else if self.is_stopping || is_gone {
-            return self.line.len() + 1;
+        } else if let Some(code) = self.refusal(is_gone) {
+            return Err(code);
         } else {
             self.join(client);
             let waiting = self.line.iter_mut().find(|waiting| waiting.client == client);
             waiting.into_iter().for_each(|waiting| waiting.has_entered = true);
         }
-        self.find(client).expect("it has just joined")
+        Ok(self.find(client).expect("it has just joined"))
     }
 
     fn place(&mut self, client: u64) -> Option<usize> {
@@ -234,8 +242,7 @@ impl World {
                 }
             }
             60..68 => {
-                let place = self.model.enter(id, client.is_gone());
-                assert_eq!(self.exclusive.enter(&client), place);
+                self.enter(&client);
             }
             68..78 => assert_eq!(self.exclusive.place(&client), self.model.place(id)),
             78..82 => {
@@ -243,8 +250,10 @@ impl World {
             }
             82..86 => {
                 self.disconnect(&client);
-                if rng.bool() {
-                    self.admit(&client); // what it has sent before
+                match rng.u32(..4) {
+                    0 | 1 => self.admit(&client), // what it has sent before
+                    2 => self.enter(&client),
+                    _ => {}
                 }
                 self.clients[index] = context();
             }
@@ -280,6 +289,13 @@ impl World {
             }
         };
         self.calls.insert(number, (id, call));
+    }
+
+    fn enter(&mut self, client: &Context) {
+        let place = self.model.enter(client.connection_id(), client.is_gone());
+        let entered = self.exclusive.enter(client);
+        assert_eq!(entered.as_ref().ok(), place.as_ref().ok());
+        assert_eq!(entered.as_ref().err().map(RpcError::code), place.err().map(Some));
     }
 
     fn disconnect(&mut self, client: &Context) {

@@ -17,9 +17,12 @@ use socket2::SockRef;
 use super::{Admission, Exclusive, Turn, Wait};
 use crate::net::address::Origin;
 use crate::server::context::Peer;
+use crate::server::handler::Answer;
 use crate::time::simulated;
 use crate::wire::Protection;
-use crate::{Context, Error, Handler, Response, RpcError, Server, ServerHandle, Value};
+use crate::{
+    Context, Error, Handler, Response, Router, RpcError, Server, ServerHandle, Value, value,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -64,6 +67,11 @@ fn error(wait: &mut Pin<Box<Wait>>) -> RpcError {
         Poll::Ready(Ok(_)) => panic!("it has its turn"),
         Poll::Pending => panic!("it waits"),
     }
+}
+
+#[track_caller]
+fn enter(exclusive: &Exclusive, client: &Context) -> usize {
+    exclusive.enter(client).expect("it may join")
 }
 
 #[track_caller]
@@ -140,7 +148,7 @@ fn who_has_waited_for_too_long_is_told_so_and_has_left_the_line() {
     let exclusive = Exclusive::new().wait_timeout(3 * SECOND);
     let [first, second, third] = [(); 3].map(|()| context());
     let _turn = now(&exclusive, &first);
-    assert_eq!(exclusive.enter(&second), 1);
+    assert_eq!(enter(&exclusive, &second), 1);
     let mut calls = [later(&exclusive, &third), later(&exclusive, &third)];
     assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
     assert!(simulated::advance());
@@ -159,12 +167,28 @@ fn who_has_waited_for_too_long_is_told_so_and_has_left_the_line() {
 }
 
 #[test]
+fn who_was_just_served_is_not_taken_for_idle_however_slow_the_thread_is() {
+    let stopped = simulated::stop_at(Instant::now());
+    let exclusive = Exclusive::new().idle_timeout(SECOND).wait_timeout(100 * SECOND);
+    let [first, second, third] = [(); 3].map(|()| context());
+    assert_eq!([&first, &second, &third].map(|one| enter(&exclusive, one)), [0, 1, 2]);
+    simulated::preempt_for(&stopped, 2 * SECOND);
+    let _ = crate::time::now(); // the first is idle by now
+    drop(now(&exclusive, &second));
+    assert_eq!(enter(&exclusive, &third), 0, "the second is idle by now");
+    assert_eq!(enter(&exclusive, &first), 0, "the third is idle by now");
+    drop(stopped);
+    [first, second, third].iter().for_each(|client| exclusive.disconnected(client));
+    check_empty(&exclusive);
+}
+
+#[test]
 fn who_is_idle_while_others_wait_loses_the_access_to_the_next() {
     let _stopped = simulated::stop_at(Instant::now());
     let exclusive = Exclusive::new().idle_timeout(2 * SECOND).wait_timeout(100 * SECOND);
     let [first, second, third] = [(); 3].map(|()| context());
     let call = now(&exclusive, &first);
-    assert_eq!(exclusive.enter(&second), 1);
+    assert_eq!(enter(&exclusive, &second), 1);
     let mut waits = later(&exclusive, &third);
     assert!(poll(&mut waits).is_pending());
     assert!(simulated::advance());
@@ -188,7 +212,8 @@ fn who_waits_when_the_server_stops_is_told_so_and_who_has_the_access_goes_on() {
     assert_eq!(error(&mut waits).code(), Some("stopping"));
     let mut too_late = later(&exclusive, &second);
     assert_eq!(error(&mut too_late).code(), Some("stopping"));
-    assert_eq!((exclusive.enter(&second), exclusive.place(&second)), (1, None));
+    let refused = exclusive.enter(&second).expect_err("nobody joins");
+    assert_eq!((refused.code(), exclusive.place(&second)), (Some("stopping"), None));
     let _again = now(&exclusive, &first);
 }
 
@@ -199,7 +224,7 @@ fn a_wait_that_is_dropped_leaves_nothing_behind() {
     let held = now(&exclusive, &first);
     drop(later(&exclusive, &second));
     assert_eq!(exclusive.place(&second), None);
-    assert_eq!(exclusive.enter(&second), 1);
+    assert_eq!(enter(&exclusive, &second), 1);
     drop(later(&exclusive, &second));
     assert_eq!(exclusive.place(&second), Some(1), "it has entered itself");
     let granted = later(&exclusive, &second);
@@ -212,6 +237,23 @@ fn a_wait_that_is_dropped_leaves_nothing_behind() {
     drop(turn(&mut waits));
     exclusive.disconnected(&third);
     check_empty(&exclusive);
+}
+
+#[test]
+fn to_enter_is_an_error_for_who_is_gone_and_for_all_when_the_server_stops() {
+    let router = Router::new().exclusive(Exclusive::new());
+    let enter = |client: &Context| match router.call(value!({"method": "arrpc.enter"}), client).0 {
+        Answer::Ready(place) => place,
+        _ => panic!("it is to answer at once"),
+    };
+    let code = |client| enter(client).expect_err("nobody joins").code().map(str::to_owned);
+    let [holder, gone, late] = [(); 3].map(|()| context());
+    assert_eq!(enter(&holder), Ok(value!(0)));
+    gone.mark_gone();
+    assert_eq!(code(&gone).as_deref(), Some("disconnected"));
+    router.stopping();
+    assert_eq!(code(&late).as_deref(), Some("stopping"));
+    assert_eq!(enter(&holder), Ok(value!(0)), "it has the access already");
 }
 
 #[test]

@@ -1,0 +1,323 @@
+//! What each HTTP request gets: a call its response, everything else an answer that says what would
+//! be one. Knows no connections.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::stream::{self, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue,
+    ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use smol::future::FutureExt;
+
+use super::Http;
+use super::jsonrpc::{self, Call, Failure, Requests};
+use super::serve::{Caller, Outcome};
+use crate::server::budget::{Holding, decoded_bytes};
+use crate::server::service::Service;
+use crate::time::LocalSleep;
+
+/// The body of a page that is read by people.
+const PAGE: &str = include_str!("page.html");
+
+type Reply = Response<Full<Bytes>>;
+
+/// Answers requests to a server's HTTP port.
+pub(super) struct Api {
+    pub(super) options: Arc<Http>,
+    pub(super) service: Arc<Service>,
+}
+
+impl Api {
+    pub(super) async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Reply {
+        let origin = self.allowed_origin(request.headers());
+        let mut reply = self.answer(request, caller).await;
+        if !self.options.cors.is_empty() {
+            reply.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
+        }
+        if let Some(origin) = origin {
+            reply.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+        reply
+    }
+
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Reply {
+        if request.uri().path() != self.options.path {
+            let text = format!("there is nothing here, calls go to {}", self.options.path);
+            return refused(StatusCode::NOT_FOUND, &Failure::refused(text));
+        }
+        match *request.method() {
+            Method::POST => {}
+            Method::GET | Method::HEAD => return page(&self.options.path),
+            Method::OPTIONS if request.headers().contains_key(ORIGIN) => {
+                return self.preflight();
+            }
+            _ => {
+                let text = "send calls with POST";
+                let mut reply = refused(StatusCode::METHOD_NOT_ALLOWED, &Failure::refused(text));
+                let methods = HeaderValue::from_static("POST, GET, HEAD, OPTIONS");
+                reply.headers_mut().insert(ALLOW, methods);
+                return reply;
+            }
+        }
+        if !is_json(request.headers()) {
+            let text = "send calls with the header Content-Type: application/json";
+            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &Failure::refused(text));
+        }
+        let (head, body) = request.into_parts();
+        let mut holding = Holding::new(self.service.budget.clone());
+        let body = match self.read(body, &mut holding).await {
+            Ok(body) => body,
+            Err((status, failure)) => return refused(status, &failure),
+        };
+        let token = token(&head.headers);
+        self.call(&body, token, caller, &mut holding).await
+    }
+
+    /// Reads a body within the limits of a message.
+    async fn read(
+        &self,
+        body: Incoming,
+        holding: &mut Holding,
+    ) -> Result<Vec<u8>, (StatusCode, Failure)> {
+        let limit = self.service.limits.max_bytes;
+        let too_large = || {
+            self.count("max_message_bytes");
+            let text = format!("the body is larger than {limit} bytes (max_message_bytes)");
+            (StatusCode::PAYLOAD_TOO_LARGE, Failure::refused(text))
+        };
+        if body.size_hint().lower() > limit as u64 {
+            return Err(too_large());
+        }
+        let mut read = Vec::new();
+        let timeout = self.service.timeouts.message;
+        let mut body = pin!(body);
+        let whole = async {
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else {
+                    let failure = Failure::refused("the body ended before its end");
+                    return Err((StatusCode::BAD_REQUEST, failure));
+                };
+                let Ok(bytes) = frame.into_data() else { continue };
+                if read.len() + bytes.len() > limit {
+                    return Err(too_large());
+                }
+                if !holding.reserve(2 * (read.len() + bytes.len())) {
+                    return Err(self.no_memory());
+                }
+                read.extend_from_slice(&bytes);
+            }
+            Ok(())
+        };
+        let late = async {
+            LocalSleep::lasting(timeout).await;
+            self.count("message_timeout");
+            let text = format!("the body did not arrive within {timeout:?} (message_timeout)");
+            Err((StatusCode::REQUEST_TIMEOUT, Failure::timeout(text)))
+        };
+        whole.or(late).await?;
+        Ok(read)
+    }
+
+    async fn call(
+        &self,
+        body: &[u8],
+        token: Option<&str>,
+        caller: &Caller,
+        holding: &mut Holding,
+    ) -> Reply {
+        // As many values as it can have at the most: each but the first has one of these before it.
+        let items = 1 + body.iter().filter(|byte| b"[{,:".contains(byte)).count();
+        let max_items = self.service.limits.max_items;
+        // Names and structure of the requests themselves count too, so there may be some more.
+        if items > max_items.saturating_add(64) {
+            self.count("max_items");
+            let text = format!("the body has more than {max_items} values (max_items)");
+            return refused(StatusCode::OK, &Failure::refused(text));
+        }
+        if !holding.reserve(decoded_bytes(2 * body.len(), items)) {
+            let (status, failure) = self.no_memory();
+            return refused(status, &failure);
+        }
+        let mut out = String::new();
+        match jsonrpc::read(body, self.options.max_batch) {
+            Err(failure) => jsonrpc::write("null", &Err(failure), &mut out),
+            Ok(Requests::One(request)) => {
+                let outcome = self.run(request.call, token, caller, body.len()).await;
+                if let Some(id) = request.id {
+                    jsonrpc::write(id, &outcome, &mut out);
+                }
+            }
+            Ok(Requests::Batch(batch)) => {
+                let bytes = body.len() / batch.len().max(1);
+                let mut outcomes = stream::iter(batch)
+                    .map(|request| async move {
+                        caller.pause().await; // others have their turn as well
+                        (request.id, self.run(request.call, token, caller, bytes).await)
+                    })
+                    .buffered(self.service.max_in_flight);
+                while let Some((id, mut outcome)) = outcomes.next().await {
+                    let Some(id) = id else { continue };
+                    if !holding.reserve(decoded_bytes(2 * body.len(), items) + 2 * out.len()) {
+                        outcome = Err(self.no_memory().1);
+                    }
+                    out.push(if out.is_empty() { '[' } else { ',' });
+                    jsonrpc::write(id, &outcome, &mut out);
+                }
+                if !out.is_empty() {
+                    out.push(']');
+                }
+            }
+        }
+        match out.is_empty() {
+            true => reply(StatusCode::NO_CONTENT, Bytes::new()),
+            false => json(StatusCode::OK, out),
+        }
+    }
+
+    /// Calls the handler with one request.
+    async fn run(
+        &self,
+        call: Result<Call, Failure>,
+        token: Option<&str>,
+        caller: &Caller,
+        bytes: usize,
+    ) -> Result<crate::Value, Failure> {
+        let started = Instant::now();
+        let message = call?.into_message(token);
+        let count_error = |reason: &str| {
+            if let Some(metrics) = caller.metrics() {
+                metrics.error(reason);
+            }
+        };
+        let outcome = match caller.call(&self.service, message, bytes).await {
+            Outcome::Done(result) => result.map_err(|error| {
+                count_error(error.reason().unwrap_or_else(|| error.message()));
+                Failure::from(error)
+            }),
+            Outcome::Refused(malformed) => {
+                self.count(malformed.limit().unwrap_or("messagepack"));
+                Err(Failure::refused(malformed))
+            }
+            Outcome::TimedOut(text) => {
+                self.count("handler_timeout");
+                count_error(&text);
+                Err(Failure::timeout(text))
+            }
+            Outcome::Panicked(text) => {
+                count_error(&text);
+                Err(Failure::internal(text))
+            }
+        };
+        if let Some(metrics) = caller.metrics() {
+            metrics.observe(started.elapsed(), bytes);
+        }
+        outcome
+    }
+
+    fn no_memory(&self) -> (StatusCode, Failure) {
+        self.count("max_memory_bytes");
+        let limit = self.service.budget.limit();
+        let text = format!("the server has no memory left for this (max_memory_bytes {limit})");
+        (StatusCode::SERVICE_UNAVAILABLE, Failure::overload(text))
+    }
+
+    fn count(&self, limit: &'static str) {
+        if let Some(metrics) = &self.service.metrics {
+            metrics.refusal(limit);
+        }
+    }
+
+    fn preflight(&self) -> Reply {
+        let mut reply = reply(StatusCode::NO_CONTENT, Bytes::new());
+        let headers = reply.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+        let allowed = HeaderValue::from_static("content-type, authorization, x-api-token");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+        reply
+    }
+
+    /// The origin that a browser is told it may be, if the request's is one.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(ORIGIN)?;
+        let is_allowed =
+            |allowed: &String| allowed == "*" || origin.as_bytes() == allowed.as_bytes();
+        self.options.cors.iter().any(is_allowed).then(|| origin.clone())
+    }
+}
+
+/// Whether a body is JSON. A page of another origin cannot send it as that without being asked, so
+/// no stranger's form makes calls with a user's cookie.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else {
+        return false;
+    };
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    ["application/json", "application/json-rpc", "application/jsonrequest"]
+        .iter()
+        .any(|json| kind.eq_ignore_ascii_case(json))
+}
+
+/// The token of a request: a bearer's, or in a header or a cookie of its own.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let cookie = || {
+        let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = cookies.flat_map(|cookies| cookies.split(';'));
+        pairs.find_map(|pair| pair.trim().strip_prefix("api_token="))
+    };
+    bearer.or_else(|| text("x-api-token").map(str::trim)).or_else(cookie)
+}
+
+/// The response to whoever comes when there are too many connections, as it is written.
+pub(crate) fn unavailable(text: &str) -> String {
+    let mut body = String::new();
+    jsonrpc::write("null", &Err(Failure::overload(text)), &mut body);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+fn refused(status: StatusCode, failure: &Failure) -> Reply {
+    let mut out = String::new();
+    jsonrpc::write("null", &Err(failure.clone()), &mut out);
+    json(status, out)
+}
+
+fn json(status: StatusCode, text: String) -> Reply {
+    let mut reply = reply(status, text);
+    let kind = HeaderValue::from_static("application/json");
+    reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply
+}
+
+fn page(path: &str) -> Reply {
+    let mut reply = reply(StatusCode::OK, PAGE.replace("{path}", &escaped(path)));
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn reply(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply
+}

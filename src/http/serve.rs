@@ -1,0 +1,267 @@
+//! An HTTP connection of a server, on the worker that has it: hyper reads requests and writes what
+//! the api answers, handlers run to their end, and a peer that takes nothing is let go.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use smol::channel::Receiver;
+use smol::future;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::Http;
+use super::api::Api;
+use crate::metrics::ServerConnectionMetrics;
+use crate::net::reactor::Deferred;
+use crate::server::context::Context;
+use crate::server::exchange::{Account, Exchange};
+use crate::server::handler::Answer;
+use crate::server::presence::Presence;
+use crate::server::service::{HANDLER_PANICKED, Service};
+use crate::time::{LocalSleep, now};
+use crate::wire::Malformed;
+use crate::wire::reply::Reply;
+use crate::{RpcError, Value};
+
+/// What the head of a request may have.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Serves a connection to its end.
+///
+/// # Errors
+///
+/// How it ended, if not by the peer's or the server's will.
+pub(crate) async fn serve<S>(
+    stream: S,
+    options: Arc<Http>,
+    service: Arc<Service>,
+    context: Context,
+    deferred: Rc<Deferred>,
+    stopping: Receiver<Infallible>,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let presence = Presence::begin(&service, &context);
+    let timeouts = service.timeouts;
+    let metrics = service.metrics.as_ref();
+    let metrics = metrics.map(|metrics| metrics.connection(context.origin().machine()));
+    let caller = Rc::new(Caller { context, deferred, metrics, left: Rc::default() });
+    let api = Rc::new(Api { options, service });
+    let answer = service_fn(|request| {
+        let (api, caller) = (api.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(api.respond(request, &caller).await) }
+    });
+    // It counts from the end of the last response on, so it is the time to be idle as well.
+    let head_timeout = timeouts.idle.unwrap_or(timeouts.message).min(timeouts.message);
+    let ended = {
+        let connection = http1::Builder::new()
+            .timer(SmolTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(FuturesIo::new(Progressing::new(stream, timeouts.write)), answer);
+        let mut connection = pin!(connection);
+        let stopped = async {
+            let _ = stopping.recv().await;
+            caller.pause().await; // a request that has come before the stop is read
+            None
+        };
+        match future::or(async { Some(connection.as_mut().await) }, stopped).await {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        }
+    };
+    drop(presence);
+    // Nobody waits for these any more, but what was begun comes to its end.
+    let mut left: FuturesUnordered<_> = caller.left.take().into_iter().collect();
+    while left.next().await.is_some() {}
+    ended
+}
+
+/// The peer of a connection, for whom handlers are called.
+pub(super) struct Caller {
+    context: Context,
+    deferred: Rc<Deferred>,
+    metrics: Option<ServerConnectionMetrics>,
+    /// Handlers whose request was dropped, with its connection.
+    left: Rc<RefCell<Vec<Exchange>>>,
+}
+
+/// What came of a call.
+pub(super) enum Outcome {
+    Done(Result<Value, RpcError>),
+    /// It exceeds a limit.
+    Refused(Malformed),
+    TimedOut(String),
+    Panicked(String),
+}
+
+impl Caller {
+    pub(super) async fn call(&self, service: &Service, message: Value, bytes: usize) -> Outcome {
+        let (answer, memory) = match service.call(message, &self.context) {
+            Ok(called) => called,
+            Err(malformed) => return Outcome::Refused(malformed),
+        };
+        let handler = match answer {
+            Answer::Ready(result) => return Outcome::of(result),
+            Answer::Later(handler) => handler,
+            Answer::Written => return Outcome::Done(Ok(Value::Nil)), // made a value by the service
+        };
+        let account = Account { memory, ..Account::open(bytes, None) };
+        let in_flight = self.metrics.as_ref().map(ServerConnectionMetrics::request_started);
+        let context = self.context.clone();
+        let timeout = service.timeouts.handler;
+        let exchange = Exchange::new(0, handler, timeout, context, account, in_flight);
+        let (reply, account) = Running { exchange: Some(exchange), left: self.left.clone() }.await;
+        match reply {
+            Reply::Value(value) => Outcome::Done(Ok(value)),
+            Reply::Rpc(text) | Reply::Auth(text) if account.limit.is_some() => {
+                Outcome::TimedOut(text)
+            }
+            Reply::Rpc(text) | Reply::Auth(text) => {
+                let error = RpcError::from(text);
+                Outcome::of(Err(match account.reason {
+                    Some(reason) => error.with_reason(reason),
+                    None => error,
+                }))
+            }
+        }
+    }
+
+    /// Lets the other connections of the thread have their turn.
+    pub(super) async fn pause(&self) {
+        let mut has_paused = false;
+        poll_fn(|context| match mem::replace(&mut has_paused, true) {
+            true => Poll::Ready(()),
+            false => {
+                self.deferred.push(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    pub(super) fn metrics(&self) -> Option<&ServerConnectionMetrics> {
+        self.metrics.as_ref()
+    }
+}
+
+impl Outcome {
+    fn of(result: Result<Value, RpcError>) -> Self {
+        match result {
+            Err(error) if error.message() == HANDLER_PANICKED => {
+                Self::Panicked(error.into_message())
+            }
+            result => Self::Done(result),
+        }
+    }
+}
+
+/// A handler that somebody waits for. If they go away, it is left to the connection.
+struct Running {
+    /// `None` once it has come to its end.
+    exchange: Option<Exchange>,
+    left: Rc<RefCell<Vec<Exchange>>>,
+}
+
+impl Future for Running {
+    type Output = (Reply, Account);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let (_, reply, account) = ready!(Pin::new(exchange).poll(context));
+        self.exchange = None;
+        Poll::Ready((reply, account))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.left.borrow_mut().extend(self.exchange.take());
+    }
+}
+
+/// A stream that fails when the peer takes nothing of what is written for too long.
+struct Progressing<S> {
+    stream: S,
+    timeout: Duration,
+    /// Set while the peer takes nothing.
+    deadline: Option<LocalSleep>,
+}
+
+impl<S> Progressing<S> {
+    fn new(stream: S, timeout: Duration) -> Self {
+        Self { stream, timeout, deadline: None }
+    }
+
+    fn watch<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.deadline = None;
+            return polled;
+        }
+        if self.deadline.is_none() {
+            self.deadline = now().checked_add(self.timeout).map(LocalSleep::until);
+        }
+        if let Some(deadline) = &mut self.deadline {
+            ready!(Pin::new(deadline).poll(context));
+            let text = "the peer did not take its responses (write_timeout)";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Progressing<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Progressing<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(polled, context)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch(polled, context)
+    }
+
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_close(context);
+        self.watch(polled, context)
+    }
+}
