@@ -267,7 +267,10 @@ fn work_on_the_blocking_pool_keeps_the_access_when_its_call_is_given_up() {
             .method("direct", [], work.clone())
             .method("inside", [], move || {
                 let work = work();
-                async { work.await }
+                async {
+                    smol::future::yield_now().await;
+                    work.await;
+                }
             })
             .exclusive(Exclusive::new().wait_timeout(LONG));
         let server = Server::with_handler(HOST, 0, router);
