@@ -132,8 +132,7 @@ impl Api {
         caller: &Caller,
         holding: &mut Holding,
     ) -> Reply {
-        // As many values as it can have at the most: each but the first has one of these before it.
-        let items = 1 + body.iter().filter(|byte| b"[{,:".contains(byte)).count();
+        let items = jsonrpc::count_values(body);
         let max_items = self.service.limits.max_items;
         // Names and structure of the requests themselves count too, so there may be some more.
         if items > max_items.saturating_add(64) {
