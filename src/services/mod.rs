@@ -3,6 +3,7 @@
 pub(crate) mod call;
 mod counts;
 pub(crate) mod declare;
+mod dispatch;
 pub(crate) mod exclusive;
 pub(crate) mod listing;
 pub(crate) mod method;
