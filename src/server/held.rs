@@ -1,5 +1,6 @@
-//! What a call keeps until all of its work has ended: also what it has begun on the pool of blocking
-//! threads, which cannot be stopped and goes on when the call is given up. Knows no messages.
+//! What a call keeps until all of its work has ended: also what it has begun on the pool of
+//! blocking threads, which cannot be stopped and goes on when the call is given up. Knows no
+//! messages.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -31,8 +32,8 @@ where
     call.poll(context)
 }
 
-/// Where work on another thread keeps what its call holds. Empty when the work begins: only the call
-/// as a whole holds something, and that is known when it is polled.
+/// Where work on another thread keeps what its call holds. Empty when the work begins: only the
+/// call as a whole holds something, and that is known when it is polled.
 #[derive(Clone, Default)]
 pub(super) struct Keeper(Arc<OnceLock<Held>>);
 

@@ -20,8 +20,9 @@ type OnConnect = Box<dyn Fn(&Context) -> Option<State> + Send + Sync>;
 type OnDisconnect = Box<dyn Fn(&Context) + Send + Sync>;
 pub(super) type OnStop = Box<dyn FnOnce() + Send>;
 
-/// Hooks of its life. Each may be given several times, and is called in that order, on a thread that
-/// serves connections or accepts them, so that it must not block. A panic in one is caught and logged.
+/// Hooks of its life. Each may be given several times, and is called in that order, on a thread
+/// that serves connections or accepts them, so that it must not block. A panic in one is caught and
+/// logged.
 impl Server {
     /// Calls `hook` for each connection, before its first message and over TLS when it is known who
     /// the client is. What it returns is the connection's state, unless that is `()`: handlers and
