@@ -16,6 +16,7 @@ mod cuts;
 mod encrypted;
 mod exclusive;
 mod hooks;
+mod jsonrpc_foreign;
 mod jsonrpc_hostile;
 mod jsonrpc_server;
 mod life_cycle_hooks;
