@@ -19,6 +19,7 @@ mod hooks;
 mod jsonrpc_foreign;
 mod jsonrpc_hostile;
 mod jsonrpc_server;
+mod jsonrpc_slow;
 mod life_cycle_hooks;
 mod lifecycle;
 mod limits;
