@@ -79,6 +79,43 @@ fn a_request_that_two_readers_may_take_for_two_ends_its_connection() {
 }
 
 #[test]
+fn a_body_that_nobody_reads_is_no_request() {
+    let server = serve(specification());
+    let hidden = "PUT /hidden HTTP/1.1\r\nHost: x\r\n\r\n"; // it would be a 404
+    let length = hidden.len();
+    for (line, status) in [
+        ("GET /api HTTP/1.1\r\n", 200),
+        ("HEAD /api HTTP/1.1\r\n", 200),
+        ("PUT /api HTTP/1.1\r\n", 405),
+        ("OPTIONS /api HTTP/1.1\r\nOrigin: https://a.example\r\n", 204),
+        ("POST /api HTTP/1.1\r\nContent-Type: text/plain\r\n", 415),
+    ] {
+        for (lines, body) in [
+            (format!("Content-Length: {length}"), hidden.to_owned()),
+            (
+                "Transfer-Encoding: chunked".to_owned(),
+                format!("{length:x}\r\n{hidden}\r\n0\r\n\r\n"),
+            ),
+        ] {
+            let head = format!("{line}Host: x\r\n{lines}\r\n\r\n");
+            // A body that is there is passed over, one that is not ends the connection.
+            let mut peer = Raw::connect(address(&server));
+            peer.send((head.clone() + &body + &smuggled()).as_bytes());
+            let (all, _) = peer.rest();
+            let all = String::from_utf8(all).expect("text");
+            assert!(all.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {all}");
+            assert!(!all.contains("404"), "{head}: {all}");
+            let mut peer = Raw::connect(address(&server));
+            peer.send(head.as_bytes());
+            peer.expect(format!("HTTP/1.1 {status} ").as_bytes());
+            let _ = peer.0.write_all((body + &smuggled()).as_bytes()); // fails if it has ended
+            let (rest, _) = peer.rest();
+            assert!(!String::from_utf8_lossy(&rest).contains("HTTP/1.1"), "{head}");
+        }
+    }
+}
+
+#[test]
 fn chunks_that_are_none_end_the_connection() {
     let server = serve(specification());
     let length = CALL.len();
