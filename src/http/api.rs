@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -17,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use smol::future::FutureExt;
 
 use super::Http;
+use super::body::Text;
 use super::jsonrpc::{self, Call, Failure, Requests};
 use super::serve::{Caller, Outcome};
 use crate::server::budget::{Holding, decoded_bytes};
@@ -26,7 +27,7 @@ use crate::time::LocalSleep;
 /// The body of a page that is read by people.
 const PAGE: &str = include_str!("page.html");
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Text>;
 
 /// Answers requests to a server's HTTP port.
 pub(super) struct Api {
@@ -77,7 +78,7 @@ impl Api {
             Err((status, failure)) => return refused(status, &failure),
         };
         let token = token(&head.headers);
-        self.call(&body, token, caller, &mut holding).await
+        self.call(&body, token, caller, holding).await
     }
 
     /// Reads a body within the limits of a message.
@@ -130,7 +131,7 @@ impl Api {
         body: &[u8],
         token: Option<&str>,
         caller: &Caller,
-        holding: &mut Holding,
+        mut holding: Holding,
     ) -> Reply {
         let items = jsonrpc::count_values(body);
         let max_items = self.service.limits.max_items;
@@ -140,7 +141,8 @@ impl Api {
             let text = format!("the body has more than {max_items} values (max_items)");
             return refused(StatusCode::OK, &Failure::refused(text));
         }
-        if !holding.reserve(decoded_bytes(2 * body.len(), items)) {
+        let taken = decoded_bytes(2 * body.len(), items);
+        if !holding.reserve(taken) {
             let (status, failure) = self.no_memory();
             return refused(status, &failure);
         }
@@ -150,7 +152,7 @@ impl Api {
             Ok(Requests::One(request)) => {
                 let outcome = self.run(request.call, token, caller, body.len()).await;
                 if let Some(id) = request.id {
-                    jsonrpc::write(id, &outcome, &mut out);
+                    self.write(id, outcome, &mut out, taken, &mut holding);
                 }
             }
             Ok(Requests::Batch(batch)) => {
@@ -161,13 +163,10 @@ impl Api {
                         (request.id, self.run(request.call, token, caller, bytes).await)
                     })
                     .buffered(self.service.max_in_flight);
-                while let Some((id, mut outcome)) = outcomes.next().await {
+                while let Some((id, outcome)) = outcomes.next().await {
                     let Some(id) = id else { continue };
-                    if !holding.reserve(decoded_bytes(2 * body.len(), items) + 2 * out.len()) {
-                        outcome = Err(self.no_memory().1);
-                    }
                     out.push(if out.is_empty() { '[' } else { ',' });
-                    jsonrpc::write(id, &outcome, &mut out);
+                    self.write(id, outcome, &mut out, taken, &mut holding);
                 }
                 if !out.is_empty() {
                     out.push(']');
@@ -176,7 +175,26 @@ impl Api {
         }
         match out.is_empty() {
             true => reply(StatusCode::NO_CONTENT, Bytes::new()),
-            false => json(StatusCode::OK, out),
+            false => json(StatusCode::OK, Text::held(out, holding)),
+        }
+    }
+
+    /// Appends a response, or one that says that there is no memory for it beside what is `taken`.
+    fn write(
+        &self,
+        id: &str,
+        outcome: Result<crate::Value, Failure>,
+        out: &mut String,
+        taken: usize,
+        holding: &mut Holding,
+    ) {
+        let before = out.len();
+        jsonrpc::write(id, &outcome, out);
+        drop(outcome);
+        if !holding.reserve(taken.saturating_add(2 * out.len())) {
+            out.truncate(before);
+            out.shrink_to_fit();
+            jsonrpc::write(id, &Err(self.no_memory().1), out);
         }
     }
 
@@ -296,7 +314,7 @@ fn refused(status: StatusCode, failure: &Failure) -> Reply {
     json(status, out)
 }
 
-fn json(status: StatusCode, text: String) -> Reply {
+fn json(status: StatusCode, text: impl Into<Text>) -> Reply {
     let mut reply = reply(status, text);
     let kind = HeaderValue::from_static("application/json");
     reply.headers_mut().insert(CONTENT_TYPE, kind);
@@ -314,8 +332,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn reply(status: StatusCode, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+fn reply(status: StatusCode, body: impl Into<Text>) -> Reply {
+    let mut reply = Response::new(body.into());
     *reply.status_mut() = status;
     reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     reply

@@ -24,6 +24,7 @@ use super::Http;
 use super::api::Api;
 use crate::metrics::ServerConnectionMetrics;
 use crate::net::reactor::Deferred;
+use crate::net::stream::linger;
 use crate::server::context::Context;
 use crate::server::exchange::{Account, Exchange};
 use crate::server::handler::Answer;
@@ -65,12 +66,15 @@ where
     });
     // It counts from the end of the last response on, so it is the time to be idle as well.
     let head_timeout = timeouts.idle.unwrap_or(timeouts.message).min(timeouts.message);
+    let mut stream = Progressing::new(stream, timeouts.write);
+    let mut is_stopped = false;
     let ended = {
         let connection = http1::Builder::new()
             .timer(SmolTimer::new())
             .header_read_timeout(head_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(FuturesIo::new(Progressing::new(stream, timeouts.write)), answer);
+            .max_header_size(MAX_HEAD_BYTES) // the other lets one through that comes at once
+            .serve_connection(FuturesIo::new(&mut stream), answer);
         let mut connection = pin!(connection);
         let stopped = async {
             let _ = stopping.recv().await;
@@ -80,12 +84,17 @@ where
         match future::or(async { Some(connection.as_mut().await) }, stopped).await {
             Some(ended) => ended,
             None => {
+                is_stopped = true;
                 connection.as_mut().graceful_shutdown();
                 connection.as_mut().await
             }
         }
     };
     drop(presence);
+    // A stop must not wait for peers that keep their connections.
+    if !stream.has_ended && !is_stopped {
+        linger(stream).await;
+    }
     // Nobody waits for these any more, but what was begun comes to its end.
     let mut left: FuturesUnordered<_> = caller.left.take().into_iter().collect();
     while left.next().await.is_some() {}
@@ -201,11 +210,13 @@ struct Progressing<S> {
     timeout: Duration,
     /// Set while the peer takes nothing.
     deadline: Option<LocalSleep>,
+    /// Whether the peer sends no more, or takes no more.
+    has_ended: bool,
 }
 
 impl<S> Progressing<S> {
     fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, deadline: None }
+        Self { stream, timeout, deadline: None, has_ended: false }
     }
 
     fn watch<T>(
@@ -215,6 +226,7 @@ impl<S> Progressing<S> {
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.deadline = None;
+            self.has_ended |= matches!(polled, Poll::Ready(Err(_)));
             return polled;
         }
         if self.deadline.is_none() {
@@ -222,6 +234,7 @@ impl<S> Progressing<S> {
         }
         if let Some(deadline) = &mut self.deadline {
             ready!(Pin::new(deadline).poll(context));
+            self.has_ended = true;
             let text = "the peer did not take its responses (write_timeout)";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
         }
@@ -235,7 +248,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Progressing<S> {
         context: &mut task::Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        self.has_ended |= matches!(read, Err(_) | Ok(0));
+        Poll::Ready(read)
     }
 }
 

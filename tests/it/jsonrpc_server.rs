@@ -1,6 +1,7 @@
 //! JSON-RPC 2.0 over HTTP: the specification's examples, what HTTP asks for, tokens, limits,
 //! deadlines and a stop; called by raw sockets, curl, Python and Node.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use serde_json::{Value as Json, json};
 use smol::channel;
 
 use crate::loopback::{HOST, cert, start};
-use crate::raw::{PATIENCE, Raw};
+use crate::raw::{End, PATIENCE, Raw};
 
 /// The methods of the specification's examples.
-fn specification() -> Router {
+pub(crate) fn specification() -> Router {
     Router::new()
         .method("subtract", ["minuend", "subtrahend"], |minuend: i64, subtrahend: i64| {
             minuend - subtrahend
@@ -26,30 +27,30 @@ fn specification() -> Router {
         .method("get_data", [], || value!(["hello", 5]))
 }
 
-fn serve(router: Router) -> ServerHandle {
+pub(crate) fn serve(router: Router) -> ServerHandle {
     start(Server::with_handler(HOST, 0, router).http(0))
 }
 
-fn address(server: &ServerHandle) -> SocketAddr {
+pub(crate) fn address(server: &ServerHandle) -> SocketAddr {
     server.http_addr().expect("it serves HTTP")
 }
 
 /// Sends a request of these bytes, and returns the whole response.
-fn exchange(server: &ServerHandle, request: &[u8]) -> Response {
+pub(crate) fn exchange(server: &ServerHandle, request: &[u8]) -> Response {
     let mut peer = Raw::connect(address(server));
     peer.send(request);
     Response::read(&mut peer.0)
 }
 
-struct Response {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Response {
     #[track_caller]
-    fn read(stream: &mut impl Read) -> Self {
+    pub(crate) fn read(stream: &mut impl Read) -> Self {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -65,17 +66,17 @@ impl Response {
     }
 
     #[track_caller]
-    fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
     #[track_caller]
-    fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         self.json()["error"]["data"].as_str().expect("it says what is wrong").to_owned()
     }
 }
 
-fn request(headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn request(headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "POST /api HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}\
@@ -84,7 +85,7 @@ fn request(headers: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn post(server: &ServerHandle, body: &str) -> Response {
+pub(crate) fn post(server: &ServerHandle, body: &str) -> Response {
     exchange(server, &request("", body))
 }
 
@@ -579,6 +580,7 @@ fn ten_thousand_malformed_bodies_get_an_error_each() {
     let seed = fastrand_seed();
     let mut random = Random(seed);
     let mut peer = Raw::connect(address(&server));
+    let mut codes = BTreeMap::<i64, usize>::new();
     for number in 0..10_000 {
         let mut body = seeds[random.below(seeds.len())].as_bytes().to_vec();
         for _ in 0..=random.below(3) {
@@ -598,39 +600,81 @@ fn ten_thousand_malformed_bodies_get_an_error_each() {
         sent.extend_from_slice(&body);
         peer.send(&sent);
         let response = Response::read(&mut peer.0);
-        let shown = String::from_utf8_lossy(&body);
-        assert!(matches!(response.status, 200 | 204), "{seed} {number}: {shown}");
-        if response.status == 200 {
-            let json = response.json();
-            let one = if json.is_array() { &json[0] } else { &json };
-            assert!(one["error"].is_object() != one.get("result").is_some(), "{seed}: {shown}");
+        let told = format!("seed {seed}, {number}: {:?}", String::from_utf8_lossy(&body));
+        if response.status == 204 {
+            // Only what has lost its id, and is a request otherwise.
+            let sent: Json = serde_json::from_slice(&body).expect("JSON, or there is an error");
+            let one = if sent.is_array() { &sent[0] } else { &sent };
+            assert!(one.get("id").is_none() && one["method"].is_string(), "{told}");
+            continue;
         }
+        assert_eq!(response.status, 200, "{told}");
+        let json = response.json();
+        let is_json = serde_json::from_slice::<Json>(&body).is_ok();
+        let code = check_response(if json.is_array() { &json[0] } else { &json }, &told);
+        assert_eq!(code == Some(-32700), !is_json, "{told}");
+        *codes.entry(code.unwrap_or_default()).or_default() += 1;
+    }
+    // Each kind of error is among them.
+    for code in [-32700, -32600, -32601, -32602] {
+        assert!(codes.get(&code).is_some_and(|count| *count > 10), "seed {seed}: {codes:?}");
     }
 }
 
+/// Looks whether it is a response as the specification has them; returns its error's code.
+#[track_caller]
+fn check_response(response: &Json, told: &str) -> Option<i64> {
+    assert_eq!(response["jsonrpc"], json!("2.0"), "{told}");
+    assert!(response.get("id").is_some(), "{told}");
+    assert_eq!(response.as_object().map(|members| members.len()), Some(3), "{told}");
+    let Some(error) = response.get("error") else {
+        assert!(response.get("result").is_some(), "{told}");
+        return None;
+    };
+    assert!(error["message"].is_string(), "{told}");
+    Some(error["code"].as_i64().unwrap_or_else(|| panic!("{told}")))
+}
+
 #[test]
-fn ten_thousand_malformed_heads_harm_nobody() {
+fn ten_thousand_malformed_heads_are_refused_or_end_their_connection() {
     let server = serve(specification());
-    let good = request("", r#"{"jsonrpc":"2.0","id":1,"method":"get_data"}"#);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"get_data"}"#;
+    let good = request("", call);
+    let head = good.len() - call.len();
     let seed = fastrand_seed();
     let mut random = Random(seed);
-    let mut peer = Raw::connect(address(&server));
+    let mut refused = 0;
     for number in 0..10_000 {
         let mut sent = good.clone();
         for _ in 0..=random.below(4) {
-            let at = random.below(120);
-            sent[at] = random.below(256) as u8;
+            sent[random.below(head)] = random.below(256) as u8;
         }
-        let mut some = [0; 4096];
-        peer.0.set_read_timeout(Some(Duration::from_millis(2))).expect("a socket");
-        let ended = peer.0.write_all(&sent).is_err() || matches!(peer.0.read(&mut some), Ok(0));
-        // Half of a head, or the end: another connection, as often as the test may.
-        if ended || number % 100 == 0 {
-            peer = Raw::connect(address(&server));
+        let told = format!("seed {seed}, {number}: {}", sent.escape_ascii());
+        let mut peer = Raw::connect(address(&server));
+        peer.send(&sent);
+        peer.finish(); // so that nothing waits for the rest of what is not whole
+        let (rest, end) = peer.rest();
+        assert_eq!(end, End::Closed, "{told}");
+        let mut rest = rest.as_slice();
+        while !rest.is_empty() {
+            let response = Response::read(&mut rest);
+            match response.status {
+                // The change makes no difference, or it is another method, path or type.
+                200 if response.head.contains("text/html") => {}
+                200 => _ = check_response(&response.json(), &told),
+                204 => {}
+                404 | 405 | 415 => _ = check_response(&response.json(), &told),
+                // What was no head, or what the body's wrong length has left over.
+                400 | 408 | 413 | 414 | 431 => {
+                    assert_eq!(rest, b"", "it goes on behind {}: {told}", response.status);
+                    refused += 1;
+                }
+                status => panic!("{status}: {told}"),
+            }
         }
     }
-    let response = exchange(&server, &good);
-    assert_eq!(response.json()["result"], json!(["hello", 5]), "seed {seed}");
+    assert!(refused > 1000, "seed {seed}: only {refused} were refused");
+    assert_eq!(exchange(&server, &good).json()["result"], json!(["hello", 5]), "seed {seed}");
 }
 
 fn fastrand_seed() -> u64 {

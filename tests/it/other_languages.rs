@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 
 use crate::peers::{self, INSTALL_LIMIT, RUN_LIMIT};
 
-/// `node`, in a directory with `client.mjs` and the package that it needs, made on first use.
+/// `node`, in a directory with its scripts and the packages that they need, made on first use.
 ///
 /// # Panics
-/// There is no Node, or the package cannot be installed.
+/// There is no Node, or the packages cannot be installed.
 #[track_caller]
 pub(crate) fn node_command() -> Command {
     static ENVIRONMENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -44,8 +44,8 @@ pub(crate) fn ruby_command() -> Command {
 }
 
 fn node_environment() -> Result<PathBuf, String> {
-    // The client is one of them, because Node looks for packages beside the script.
-    let files = ["package.json", "package-lock.json", "client.mjs"]
+    // The scripts are among them, because Node looks for packages beside the script.
+    let files = ["package.json", "package-lock.json", "client.mjs", "jsonrpc.mjs"]
         .map(|name| (name, fs::read_to_string(Path::new(peers::SCRIPTS).join(name)).unwrap()));
     let stamp: String = files.iter().map(|(_, text)| text.as_str()).collect();
 
