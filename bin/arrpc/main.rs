@@ -6,10 +6,13 @@ mod bench;
 mod call;
 mod failure;
 mod methods;
+mod metrics;
 mod new;
+mod running;
 mod security;
 mod send;
 mod serve;
+mod shell;
 mod token;
 
 use std::env;
