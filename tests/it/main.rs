@@ -6,6 +6,7 @@ mod other_languages;
 mod peers;
 mod python;
 mod raw;
+mod specification;
 
 #[cfg(feature = "cli")]
 mod bench_command;
