@@ -16,6 +16,8 @@ mod command;
 mod cuts;
 mod encrypted;
 mod exclusive;
+#[cfg(feature = "cli")]
+mod gateway;
 mod hooks;
 mod jsonrpc_server;
 mod life_cycle_hooks;
