@@ -1,5 +1,5 @@
-//! The byte layer and handlers as the benchmarks and the load generator of this repository see it. No part of
-//! the API: what is here changes with any release.
+//! The byte layer, handlers and clients as the benchmarks and the command of this repository see
+//! them. No part of the API: what is here changes with any release.
 
 use std::fmt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::server::context::Peer;
 use crate::server::handler::{Answer, Closure};
 use crate::wire::cipher::Cipher;
 use crate::wire::{self, FrameFinder, Limits, Protection, Secret, encode, envelope, sealed};
-use crate::{Context, Error, Handler, Reply, Value};
+use crate::{Client, Context, Error, Handler, Reply, Value};
 
 /// Finds where messages end.
 #[derive(Debug)]
@@ -146,6 +146,16 @@ impl fmt::Debug for Answering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Answering").field(&self.handler.name()).finish()
     }
+}
+
+/// Checks the options of a client and reads the files they name, as its first call would. Blocks.
+///
+/// # Errors
+///
+/// [`Error::Config`]: options that cannot work, a file that cannot be read or used;
+/// [`Error::Bind`]: its metrics cannot be listened on.
+pub fn open(client: &Client) -> Result<(), Error> {
+    smol::block_on(client.open()).map(drop)
 }
 
 /// Loads the TLS configuration of a client that trusts the server with the `pinned` certificate,

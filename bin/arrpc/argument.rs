@@ -1,6 +1,7 @@
 //! What arguments mean that several sub-commands have.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
@@ -29,6 +30,17 @@ impl Address {
 
     pub(crate) fn is_unix(&self) -> bool {
         self.host.starts_with("unix:")
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        match host {
+            path if self.is_unix() => f.write_str(path),
+            host if host.contains(':') => write!(f, "[{host}]:{port}"),
+            host => write!(f, "{host}:{port}"),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ Exit codes:
   0  success
   1  anything that is not below
   2  usage: wrong arguments or JSON, a file that cannot be read or used
-  3  cannot connect, or TLS failed (send, bench); cannot listen (serve)
+  3  cannot connect, or TLS failed (send, bench); cannot listen (serve, gateway)
   4  the server refused the signature, or its absence, or a reply was not encrypted as it must be
   5  timeout
   6  the server's handler answered with an error

@@ -5,11 +5,15 @@ mod argument;
 mod bench;
 mod call;
 mod failure;
+mod gateway;
 mod methods;
+mod metrics;
 mod new;
+mod running;
 mod security;
 mod send;
 mod serve;
+mod shell;
 mod token;
 
 use std::env;
@@ -24,7 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use failure::Failure;
 
 /// Serves MessagePack messages over TCP, TLS or a Unix socket, sends them, calls the methods of
-/// services, and measures how fast they are answered.
+/// services, also for callers over HTTP, and measures how fast they are answered.
 #[derive(Parser)]
 #[command(name = "arrpc", version)]
 struct Cli {
@@ -42,6 +46,7 @@ enum Command {
     Send(send::Arguments),
     Call(call::Arguments),
     Methods(methods::Arguments),
+    Gateway(gateway::Arguments),
     Bench(bench::Arguments),
     New(new::Arguments),
 }
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Call(arguments) => call::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments),
+        Command::Gateway(arguments) => gateway::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::New(arguments) => new::run(&arguments),
     });

@@ -1,5 +1,5 @@
 //! `arrpc send`: one message from the command line or standard input, its reply on standard output;
-//! and the way there and back, which `arrpc call` and `arrpc methods` take as well.
+//! and the way there and back, which `arrpc call`, `arrpc methods` and `arrpc gateway` take as well.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -141,33 +141,40 @@ impl Exchange {
         address: &Address,
         message: Value,
     ) -> Result<Result<Value, RpcError>, Failure> {
-        let secret = self.security.auth_secret()?;
-        let client = client(self, address, secret.as_deref()).idempotent();
+        let secret = self.auth_secret()?;
+        let client = self.client(address, secret.as_deref());
         match blocking::Client::from(client).send(message) {
             Ok(reply) => Ok(Ok(reply)),
             Err(Error::Rpc(error)) => Ok(Err(error)),
             Err(error) => Err(self.security.failure(error, secret.is_some())),
         }
     }
-}
 
-fn client(arguments: &Exchange, address: &Address, secret: Option<&[u8]>) -> Client {
-    let client = arguments
-        .security
-        .client(address, secret)
-        .con_max_retries(arguments.con_max_retries)
-        .max_message_bytes(arguments.max_message_bytes)
-        .max_depth(arguments.max_depth)
-        .max_items(arguments.max_items)
-        .tls_handshake_timeout(arguments.tls_handshake_timeout)
-        .tcp_keepalive(arguments.tcp_keepalive);
-    let client = match arguments.retries {
-        Retries::Endless => client.idempotent_retries_endless(),
-        Retries::AtMost(retries) => client.idempotent_retries(retries),
-    };
-    match arguments.timeout {
-        None => client,
-        Some(timeout) => client.timeout(timeout),
+    /// Reads the secret for signatures, or encryption, if there is one.
+    pub(crate) fn auth_secret(&self) -> Result<Option<Vec<u8>>, Failure> {
+        self.security.auth_secret()
+    }
+
+    /// Makes a client of the server at `address`, which sends again as often as it may.
+    pub(crate) fn client(&self, address: &Address, secret: Option<&[u8]>) -> Client {
+        let client = self
+            .security
+            .client(address, secret)
+            .con_max_retries(self.con_max_retries)
+            .max_message_bytes(self.max_message_bytes)
+            .max_depth(self.max_depth)
+            .max_items(self.max_items)
+            .tls_handshake_timeout(self.tls_handshake_timeout)
+            .tcp_keepalive(self.tcp_keepalive)
+            .idempotent();
+        let client = match self.retries {
+            Retries::Endless => client.idempotent_retries_endless(),
+            Retries::AtMost(retries) => client.idempotent_retries(retries),
+        };
+        match self.timeout {
+            None => client,
+            Some(timeout) => client.timeout(timeout),
+        }
     }
 }
 

@@ -1,21 +1,20 @@
 //! `arrpc serve`: a server that echoes, or always says the same, until a signal stops it.
 
-use std::env;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use arrpc::{Server, ServerHandle, Value};
-use async_signal::{Signal, Signals};
 use clap::ArgAction;
 use smol::Timer;
-use smol::future::FutureExt;
-use smol::stream::StreamExt;
 
 use crate::argument::{self, Address};
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
+use crate::metrics::Metrics;
+use crate::running;
+use crate::shell;
 
 /// Answer each message with itself, or with the value of --reply, until SIGINT or SIGTERM.
 #[derive(clap::Args)]
@@ -56,17 +55,8 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Security")]
     encrypt: bool,
 
-    /// Serve Prometheus metrics, at /metrics, and charts of them, at / [default: off]
-    #[arg(long, help_heading = "Metrics")]
-    metrics: bool,
-
-    /// Their port, 0 takes a free one; switches them on [default: 9095]
-    #[arg(long, value_name = "PORT", help_heading = "Metrics")]
-    metrics_port: Option<u16>,
-
-    /// The interface they listen on; switches them on [default: 0.0.0.0, every IPv4 interface]
-    #[arg(long, value_name = "HOST", help_heading = "Metrics")]
-    metrics_host: Option<String>,
+    #[command(flatten)]
+    metrics: Metrics,
 
     /// Threads that serve connections [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, help_heading = "Limits")]
@@ -158,41 +148,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let secret = argument::auth_secret(arguments.auth_secret_file.as_deref(), arguments.encrypt)?;
-    // Before anybody can know that there is something to stop.
-    let mut signals = Signals::new(if cfg!(unix) {
-        [Signal::Int, Signal::Term].as_slice()
-    } else {
-        &[Signal::Int]
+    let server = server(arguments, secret.as_deref());
+    running::run(server, arguments.drain_timeout, |server| {
+        announce(arguments, secret.is_some(), server)
     })
-    .map_err(|error| Failure::system("cannot wait for signals", &error))?;
-
-    let server = server(arguments, secret.as_deref()).start_background()?;
-    // Whoever closed standard output wants no lines, but may want a server.
-    let _ = announce(arguments, secret.is_some(), &server);
-
-    Ok(smol::block_on(async {
-        signals.next().await;
-        let at_most = match arguments.drain_timeout {
-            Duration::MAX => String::new(),
-            timeout => format!(", after {} s at most", timeout.as_secs_f64()),
-        };
-        say(&format!(
-            "stopping once accepted requests are finished{at_most}; a second signal ends it at once"
-        ));
-        server.stop();
-        let stopped = async {
-            smol::unblock(|| server.join()).await;
-            ExitCode::SUCCESS
-        };
-        let ended = async {
-            match signals.next().await {
-                // What a shell makes of a program that this signal has ended.
-                Some(Ok(signal)) => ExitCode::from(128 + signal as u8),
-                _ => ExitCode::FAILURE,
-            }
-        };
-        stopped.or(ended).await
-    }))
 }
 
 fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
@@ -243,19 +202,10 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
     if arguments.encrypt {
         server = server.encrypt();
     }
-    if arguments.metrics {
-        server = server.metrics();
-    }
-    if let Some(port) = arguments.metrics_port {
-        server = server.metrics_port(port);
-    }
-    if let Some(host) = &arguments.metrics_host {
-        server = server.metrics_host(host);
-    }
     if let Some(threads) = arguments.threads {
         server = server.threads(threads);
     }
-    server
+    arguments.metrics.of(server)
 }
 
 /// Prints where the server listens, and how to send it something.
@@ -298,15 +248,8 @@ fn shown(arguments: &Arguments, address: SocketAddr) -> String {
 }
 
 /// A line for a shell in the same directory.
-fn send_command(arguments: &Arguments, mut address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    let program = env::args_os().next().unwrap_or_else(|| "arrpc".into());
-    let mut words = vec![program.into(), "send".into()];
+fn send_command(arguments: &Arguments, address: SocketAddr) -> String {
+    let mut words = vec![shell::program(), "send".into()];
     if let Some(certificate) = &arguments.tls_cert {
         // Right for any certificate: which CA vouches for it, and for which name, is not known
         // here.
@@ -321,16 +264,7 @@ fn send_command(arguments: &Arguments, mut address: SocketAddr) -> String {
     if arguments.encrypt {
         words.push("--encrypt".into());
     }
-    words.extend([shown(arguments, address).into(), r#"{"foo": "bar"}"#.into()]);
-    let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-    words.join(" ")
-}
-
-/// A word as a POSIX shell reads it back.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%=".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
+    let address = shown(arguments, running::reachable(address));
+    words.extend([address.into(), r#"{"foo": "bar"}"#.into()]);
+    shell::line(words)
 }

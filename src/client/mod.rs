@@ -495,7 +495,7 @@ impl Client {
         open.exchange(packed, &deadline, self.idempotent).await
     }
 
-    async fn open(&self) -> Result<&OpenClient, Error> {
+    pub(crate) async fn open(&self) -> Result<&OpenClient, Error> {
         let options = self.options.clone();
         // Reads files, and resolves the name of the metrics' host.
         self.open.get_or_try_init(|| smol::unblock(move || OpenClient::open(&options))).await

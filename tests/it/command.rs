@@ -583,6 +583,25 @@ fn the_defaults_in_the_help_are_the_librarys() {
             ("--tcp-keepalive", "60]", "keepalive: 60s"),
         ],
     );
+    let gateway = [
+        format!("{:?}", arrpc::Http::new(0)),
+        format!("{:?}", Server::new("", 0, |message| message)),
+        format!("{:?}", arrpc::Client::new("", 0)),
+    ];
+    check(
+        "gateway",
+        gateway.join(" "),
+        &[
+            ("--path", "/api]", "path: \"/api\""),
+            ("--cors", "none]", "cors: []"),
+            ("--max-batch", "1000]", "max_batch: 1000"),
+            ("--max-body-bytes", "16777216]", "max_bytes: 16777216"),
+            ("--message-timeout", "30]", "message: 30s"),
+            ("--drain-timeout", "10]", "drain_timeout: 10s"),
+            ("--max-connections", "64]", "max_connections: 64"),
+            ("--pipelined", "1]", "depth: 1"),
+        ],
+    );
 }
 
 #[test]
@@ -603,7 +622,7 @@ pub(crate) fn arrpc(arguments: &[&str]) -> Command {
     at_home(command)
 }
 
-fn shell(line: &str) -> Command {
+pub(crate) fn shell(line: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", line]);
     at_home(command)
@@ -659,7 +678,7 @@ pub(crate) fn run(mut command: Command, input: &str) -> Ended {
 }
 
 /// A running command, killed when it is dropped, or takes so long that it must be stuck.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     _in_time: Sender<()>,
 }
@@ -678,7 +697,7 @@ impl Running {
         Self { child, _in_time: in_time }
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         kill(signal, self.child.id());
     }
 
@@ -701,18 +720,19 @@ fn kill(signal: &str, id: u32) {
     assert!(status.unwrap().success());
 }
 
-/// A running `arrpc serve`.
-struct Served {
-    running: Running,
+/// A running `arrpc serve`, or another command that prints where it listens and a line to try it.
+pub(crate) struct Served {
+    pub(crate) running: Running,
     stdout: BufReader<ChildStdout>,
-    stderr: BufReader<ChildStderr>,
+    pub(crate) stderr: BufReader<ChildStderr>,
     /// What it printed when it started.
-    lines: Vec<String>,
-    addr: String,
+    pub(crate) lines: Vec<String>,
+    /// The address in the first of them.
+    pub(crate) addr: String,
 }
 
 impl Served {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut running = Running::start(&mut command);
         let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
         let stderr = BufReader::new(running.child.stderr.take().unwrap());
@@ -734,7 +754,7 @@ impl Served {
     }
 
     /// The line that the server printed, in the hands of a shell.
-    fn pasted(&self) -> Command {
+    pub(crate) fn pasted(&self) -> Command {
         shell(self.lines.last().unwrap())
     }
 
@@ -754,7 +774,7 @@ impl Served {
     }
 
     /// Waits for the end. The outputs are what has not been read before.
-    fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let stdout = read_to_string(self.stdout).unwrap();
         let stderr = read_to_string(self.stderr).unwrap();
         Ended { code: self.running.code(), stdout, stderr }

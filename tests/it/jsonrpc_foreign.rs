@@ -5,11 +5,12 @@ use std::process::Command;
 
 use arrpc::{Context, Router, RpcError, Server, ServerHandle, Tokens, Value};
 
-use crate::jsonrpc_server::{address, serve, specification};
+use crate::jsonrpc_server::{address, serve};
 use crate::loopback::{HOST, start};
 use crate::other_languages::node_command;
 use crate::peers::{self, RUN_LIMIT};
 use crate::python;
+use crate::specification::specification;
 
 const TOKEN: &str = "1b671a64-40d5-491e-99b0-da01ff1f3341";
 

@@ -8,9 +8,10 @@ use arrpc::{Router, Server, ServerHandle};
 use serde_json::json;
 use socket2::SockRef;
 
-use crate::jsonrpc_server::{Response, address, exchange, request, serve, specification};
+use crate::jsonrpc_server::{Response, address, exchange, request, serve};
 use crate::loopback::{HOST, start};
 use crate::raw::{End, Raw};
+use crate::specification::specification;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"get_data"}"#;
 

@@ -7,6 +7,7 @@ mod other_languages;
 mod peers;
 mod python;
 mod raw;
+mod specification;
 
 #[cfg(feature = "cli")]
 mod bench_command;
@@ -16,6 +17,8 @@ mod command;
 mod cuts;
 mod encrypted;
 mod exclusive;
+#[cfg(feature = "cli")]
+mod gateway;
 mod hooks;
 mod jsonrpc_batch;
 mod jsonrpc_client;

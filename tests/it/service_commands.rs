@@ -348,7 +348,7 @@ fn a_server_without_methods_is_called_as_well() {
 
 #[test]
 fn the_help_has_examples() {
-    for command in ["call", "methods", "new"] {
+    for command in ["call", "methods", "gateway", "new"] {
         for option in ["-h", "--help"] {
             let help = run(arrpc(&[command, option]), "");
             let example = format!("\nExamples:\n  arrpc {command} ");

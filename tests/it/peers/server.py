@@ -47,7 +47,31 @@ def int_keys(message):
     return {1: "one", 2: "two"}
 
 
-HANDLERS = {handler.__name__: handler for handler in (echo, got_it, fail, crash, slow, sized, length, int_keys)}
+# The methods of the examples of the JSON-RPC specification.
+METHODS = {
+    "subtract": lambda minuend, subtrahend: minuend - subtrahend,
+    "update": lambda a, b, c, d, e: None,
+    "sum": lambda a, b, c: a + b + c,
+    "notify_hello": lambda number: None,
+    "get_data": lambda: ["hello", 5],
+}
+
+
+def methods(message):
+    method = METHODS.get(message["method"])
+    if method is None:
+        raise RpcException(f"[unknown_method] there is no method {message['method']}")
+    params = message.get("params", [])
+    try:
+        return method(**params) if isinstance(params, dict) else method(*params)
+    except TypeError as error:
+        raise RpcException(f"[invalid_params] {error}")
+
+
+HANDLERS = {
+    handler.__name__: handler
+    for handler in (echo, got_it, fail, crash, slow, sized, length, int_keys, methods)
+}
 
 
 def main():

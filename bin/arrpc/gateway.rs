@@ -1,0 +1,300 @@
+//! `arrpc gateway`: JSON-RPC 2.0 over HTTP in front of another server, until a signal stops it. Each
+//! call goes on as a message, and what comes back is its response. Knows no methods.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrpc::{
+    Client, Context, Error, Handler, Http, Response, RpcError, Server, ServerHandle, Tokens, Value,
+    internals,
+};
+use clap::Arg;
+
+use crate::argument::{self, Address};
+use crate::failure::Failure;
+use crate::metrics::Metrics;
+use crate::running;
+use crate::send::Exchange;
+use crate::shell;
+
+const AFTER_HELP: &str = r#"Calls:
+  The call {"jsonrpc": "2.0", "method": "plus", "params": [1, 2], "id": 1} comes to the server
+  behind as the message {"method": "plus", "params": [1, 2]}: what a Router looks for, and any
+  handler can read. The key "params" is left out if a call has none. A caller's token stands
+  beside them as "token", unless there is a --token-file. The reply is the result.
+  Errors that begin with [unknown_method] or [invalid_params] get the codes -32601 and -32602,
+  others -32000; -32002 is a timeout, -32004 a server behind that cannot be reached.
+
+Examples:
+  arrpc gateway --to 127.0.0.1:8080
+  arrpc gateway --to unix:/run/calculator.sock --listen :8000 --token-file tokens
+  arrpc gateway --to 10.0.0.7:8080 --tls-ca ca.crt --auth-secret-file secret --timeout 5
+  arrpc gateway --to 127.0.0.1:8080 --pipelined 64 --cors https://example.com
+
+  curl http://127.0.0.1:8000/api -H 'Content-Type: application/json' \
+    -d '{"jsonrpc": "2.0", "method": "plus", "params": [1, 2], "id": 1}'
+
+Exit codes:
+  0      stopped by a signal
+  2      usage: wrong arguments, a file that cannot be read or used
+  3      cannot listen
+  128+N  ended at once by a second signal, N
+  1      anything else"#;
+
+const HTTP: &str = "HTTP";
+const SERVER_BEHIND: &str = "Server behind";
+
+/// Let callers over HTTP call the methods of a server, in JSON-RPC 2.0, until SIGINT or SIGTERM: any
+/// server of messages, one in Python as well.
+#[derive(clap::Args)]
+#[command(after_help = AFTER_HELP, mut_args(beside_http))]
+pub(crate) struct Arguments {
+    /// Where to listen, or unix:PATH for a Unix socket; port 0 takes a free one, no host is every
+    /// IPv4 interface
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000", help_heading = HTTP)]
+    listen: Address,
+
+    /// The path that calls are sent to
+    #[arg(long, value_name = "PATH", default_value = "/api", help_heading = HTTP)]
+    path: String,
+
+    /// Let scripts of pages from there call, such as https://example.com, or * for any page; may be
+    /// given several times [default: none]
+    #[arg(long, value_name = "ORIGIN", help_heading = HTTP)]
+    cors: Vec<String>,
+
+    /// Let in only callers that show a token in this file, a line for each: the token, or NAME: TOKEN;
+    /// it is read again when it changes [default: all callers, and a token goes to the server]
+    #[arg(long, value_name = "FILE", help_heading = HTTP)]
+    token_file: Option<PathBuf>,
+
+    /// Serve HTTPS only, with the certificate chain in this PEM file [default: plain HTTP]
+    #[arg(long, value_name = "FILE", requires = "listen_tls_key", help_heading = HTTP)]
+    listen_tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = HTTP)]
+    listen_tls_key: Option<PathBuf>,
+
+    /// Calls that a batch may have
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1000, help_heading = HTTP)]
+    #[arg(allow_negative_numbers = true)]
+    max_batch: usize,
+
+    /// Bytes that the body of a request may have; the default is 16 MiB
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 16 << 20, help_heading = HTTP)]
+    #[arg(allow_negative_numbers = true)]
+    max_body_bytes: usize,
+
+    /// How long a request may take to arrive, and the next one on its connection to begin
+    #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "30")]
+    #[arg(allow_negative_numbers = true, help_heading = HTTP)]
+    message_timeout: Duration,
+
+    /// How long to finish accepted calls when stopped
+    #[arg(long, value_name = "SECONDS", value_parser = argument::seconds, default_value = "10")]
+    #[arg(allow_negative_numbers = true, help_heading = HTTP)]
+    drain_timeout: Duration,
+
+    #[command(flatten)]
+    metrics: Metrics,
+
+    /// Where the server listens that answers the calls, or unix:PATH for a Unix socket; no host is
+    /// localhost
+    #[arg(long, value_name = "HOST:PORT", help_heading = SERVER_BEHIND)]
+    to: Address,
+
+    /// Connections to it; each has one call at a time, or as many as --pipelined says, and further
+    /// calls wait
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64, help_heading = SERVER_BEHIND)]
+    #[arg(allow_negative_numbers = true)]
+    max_connections: usize,
+
+    /// Calls that may be on their way on each connection: more than one is faster, and not for a
+    /// Python server, which would answer the first of them only
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1, help_heading = SERVER_BEHIND)]
+    #[arg(allow_negative_numbers = true)]
+    pipelined: usize,
+
+    #[command(flatten)]
+    exchange: Exchange,
+}
+
+/// Gives an option of `arrpc send` the heading of its side, and those another help that concern each
+/// call here.
+fn beside_http(argument: Arg) -> Arg {
+    let argument = match argument.get_help_heading() {
+        Some(HTTP | "Metrics") => argument,
+        _ => argument.help_heading(SERVER_BEHIND),
+    };
+    match argument.get_id().as_str() {
+        // Not without an end, unlike there: a message that a Python server cannot read is never
+        // answered, and anybody could have one sent for each connection.
+        "timeout" => argument
+            .default_value("30")
+            .help("How long a call may take in all, such as 0.5; inf is no limit"),
+        "retries" => argument.help(
+            "How often to send a call again if its connection ends before the reply: any call, so \
+             only for servers whose methods may all run more than once; in the long run one for ten \
+             calls, or with -1 until there is a reply or the --timeout is over, also if nothing \
+             listens",
+        ),
+        _ => argument,
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let secret = arguments.exchange.auth_secret()?;
+    let server = server(arguments, secret.as_deref());
+    running::run(server, arguments.drain_timeout, |server| announce(arguments, server))
+}
+
+fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
+    let client = arguments
+        .exchange
+        .client(&arguments.to, secret)
+        .max_connections(arguments.max_connections)
+        .pipelined(arguments.pipelined);
+    let gateway = Gateway {
+        client,
+        to: arguments.to.to_string().into(),
+        needs_token: arguments.token_file.is_some(),
+        in_trouble: Arc::default(),
+    };
+    let http = Http::new(0).path(&arguments.path).max_batch(arguments.max_batch);
+    let http = arguments.cors.iter().fold(http, Http::cors);
+    let Address { host, port } = &arguments.listen;
+    let mut server = Server::with_handler(host, *port, gateway)
+        .http_only()
+        .http(http)
+        .max_message_bytes(arguments.max_body_bytes)
+        .message_timeout(arguments.message_timeout)
+        .drain_timeout(arguments.drain_timeout);
+    if let Some(file) = &arguments.token_file {
+        server = server.tokens(Tokens::file(file));
+    }
+    if let (Some(certificate), Some(key)) = (&arguments.listen_tls_cert, &arguments.listen_tls_key)
+    {
+        server = server.tls(certificate, key);
+    }
+    arguments.metrics.of(server)
+}
+
+/// Answers calls with what another server answers.
+struct Gateway {
+    client: Client,
+    /// For the log.
+    to: Arc<str>,
+    /// Whether only callers with a token of the gateway's are let in. Invariant: then no token goes on.
+    needs_token: bool,
+    /// Whether the last call could not be answered: the log tells of the first one only, as anybody
+    /// may make many.
+    in_trouble: Arc<AtomicBool>,
+}
+
+impl Handler for Gateway {
+    fn call(&self, mut message: Value, context: &Context) -> Response {
+        if self.needs_token {
+            if context.identity().is_none() {
+                let text = "a call needs a token";
+                return Response::ready(Err::<Value, _>(RpcError::with_code(
+                    "access_denied",
+                    text,
+                )));
+            }
+            if let Value::Map(entries) = &mut message {
+                entries.retain(|(key, _)| key.as_str() != Some("token"));
+            }
+        }
+        let (client, to, in_trouble) =
+            (self.client.clone(), self.to.clone(), self.in_trouble.clone());
+        Response::later(async move {
+            let answer = match client.send(message).await {
+                Ok(reply) => Ok(reply),
+                Err(Error::Rpc(error)) => Err(error),
+                Err(error) => return Err(failed(&error, &to, &in_trouble)),
+            };
+            in_trouble.store(false, Ordering::Relaxed);
+            answer
+        })
+    }
+
+    /// What the first call would find wrong, so that nobody has to call to learn of it.
+    fn check(&self) -> Result<(), Error> {
+        internals::open(&self.client)
+    }
+}
+
+/// What a caller is told of a call that the server behind did not answer: nothing of where that is,
+/// and of how it is reached. The log has the rest.
+fn failed(error: &Error, to: &str, in_trouble: &AtomicBool) -> RpcError {
+    let unavailable = |text| RpcError::with_code("unavailable", text);
+    let told = match error {
+        // The client tells its debug log, and that one method is slow is no trouble of all.
+        Error::Timeout { .. } => return RpcError::with_code("timeout", error),
+        Error::Connect { .. } | Error::Tls { .. } => {
+            unavailable("no connection to the server behind the gateway")
+        }
+        Error::Disconnected { .. } => unavailable(
+            "the server behind the gateway ended the connection before its reply, the call may have \
+             run",
+        ),
+        Error::Auth(_) => unavailable(
+            "the server behind the gateway refused the gateway's secret, or its absence",
+        ),
+        Error::Protocol(_) => RpcError::new(
+            "the reply of the server behind the gateway is none, or exceeds the gateway's limits",
+        ),
+        _ => RpcError::new("the gateway failed, its log has the details"),
+    };
+    if !in_trouble.swap(true, Ordering::Relaxed) {
+        let cause = error.source().map(tracing::field::display);
+        tracing::warn!(server = to, %error, cause, "calls are not answered");
+    }
+    told
+}
+
+/// Prints where the gateway listens, and how to call something.
+fn announce(arguments: &Arguments, server: &ServerHandle) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let Arguments { listen, to, path, .. } = arguments;
+    let scheme = if arguments.listen_tls_cert.is_some() { "https" } else { "http" };
+    match listen.is_unix() {
+        true => writeln!(out, "Listening on {listen} ({scheme}, calls go to {path})")?,
+        false => writeln!(out, "Listening on {scheme}://{}{path}", server.local_addr())?,
+    }
+    writeln!(out, "Calls are answered by {to}")?;
+    if let Some(address) = server.metrics_addr() {
+        writeln!(out, "Metrics at http://{address}/metrics")?;
+    }
+    let needs = if arguments.token_file.is_some() { ", with your token" } else { "" };
+    writeln!(out, "Try it from another terminal{needs}:")?;
+    writeln!(out, "  {}", curl_command(arguments, scheme, server))?;
+    out.flush()
+}
+
+/// A line for a shell in the same directory. What it calls is a method of every Router.
+fn curl_command(arguments: &Arguments, scheme: &str, server: &ServerHandle) -> String {
+    let mut words = vec!["curl".into()];
+    let mut host = running::reachable(server.local_addr()).to_string();
+    if let Some(path) = arguments.listen.host.strip_prefix("unix:") {
+        words.extend(["--unix-socket".into(), PathBuf::from(path)]);
+        "localhost".clone_into(&mut host);
+    }
+    if let Some(certificate) = &arguments.listen_tls_cert {
+        words.extend(["--cacert".into(), certificate.clone()]);
+    }
+    words.push(format!("{scheme}://{host}{}", arguments.path).into());
+    words.extend(["-H", "Content-Type: application/json"].map(PathBuf::from));
+    if arguments.token_file.is_some() {
+        words.extend(["-H", "Authorization: Bearer YOUR-TOKEN"].map(PathBuf::from));
+    }
+    let call = r#"{"jsonrpc": "2.0", "method": "arrpc.methods", "id": 1}"#;
+    words.extend(["-d", call].map(PathBuf::from));
+    shell::line(words)
+}
