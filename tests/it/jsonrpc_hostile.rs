@@ -250,7 +250,7 @@ fn requests_that_come_at_once_are_answered_in_order() {
 #[test]
 fn who_waits_to_go_on_is_told_to_and_is_cut_when_it_does_not() {
     let server = Server::with_handler(HOST, 0, specification()).http(0);
-    let server = start(server.message_timeout(Duration::from_millis(300)).max_message_bytes(1000));
+    let server = start(server.message_timeout(Duration::from_secs(1)).max_message_bytes(1000));
     let sent = head(&format!("Expect: 100-continue\r\nContent-Length: {}\r\n", CALL.len()));
     let mut good = Raw::connect(address(&server));
     good.send(sent.as_bytes());

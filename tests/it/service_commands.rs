@@ -308,7 +308,7 @@ fn the_options_of_send_are_those_of_calls() {
 
     let silent = Router::new().method("wait", [], std::future::pending::<()>);
     let (_server, addr) = start(silent);
-    call(&addr, &["wait", "--timeout", "0.05"]).check(5, &["waiting for the reply"]);
+    call(&addr, &["wait", "--timeout", "1"]).check(5, &["waiting for the reply"]);
     let (_server, addr) = start(router());
     call(&addr, &["greet", "bob", "--max-message-bytes", "3"]).check(7, &["max_message_bytes"]);
 }
