@@ -176,7 +176,7 @@ fn a_call_that_takes_too_long_is_a_timeout_and_holds_up_no_other() {
 #[test]
 fn a_call_that_a_python_server_never_answers_is_a_timeout() {
     let server = python::Server::start(&["--handler", "echo"]);
-    let gateway = gateway(server.addr, &["--timeout", "1", "--max-connections", "1"]);
+    let gateway = gateway(server.addr, &["--timeout", "2", "--max-connections", "1"]);
     let params = json!({"a": {"$map": [[1, 2]]}}); // it cannot read keys that are no strings
     let sent = json!({"jsonrpc": "2.0", "method": "m", "params": params, "id": 1});
     assert_eq!(call_with(&gateway, "", &sent)["code"], json!(-32002));
