@@ -90,7 +90,7 @@ fn a_peer_that_takes_no_replies_is_reset() {
 
 #[test]
 fn a_peer_that_takes_its_replies_slowly_gets_them_all() {
-    let server = start(echo().write_timeout(Duration::from_millis(400)));
+    let server = start(echo().write_timeout(Duration::from_secs(1)));
     let mut peer = Raw::connect(server.local_addr());
     let size = 4 << 20;
     let message = [&b"\xc6\x00\x40\x00\x00"[..], &vec![0xab; size]].concat();
