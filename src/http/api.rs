@@ -123,6 +123,7 @@ impl Api {
             Err((StatusCode::REQUEST_TIMEOUT, Failure::timeout(text)))
         };
         whole.or(late).await?;
+        read.shrink_to_fit();
         Ok(read)
     }
 
@@ -141,7 +142,7 @@ impl Api {
             let text = format!("the body has more than {max_items} values (max_items)");
             return refused(StatusCode::OK, &Failure::refused(text));
         }
-        let taken = decoded_bytes(2 * body.len(), items);
+        let taken = decoded_bytes(3 * body.len(), items);
         if !holding.reserve(taken) {
             let (status, failure) = self.no_memory();
             return refused(status, &failure);
@@ -222,6 +223,7 @@ impl Api {
                 self.count(malformed.limit().unwrap_or("messagepack"));
                 Err(Failure::refused(malformed))
             }
+            Outcome::NoMemory => Err(self.no_memory().1),
             Outcome::TimedOut(text) => {
                 self.count("handler_timeout");
                 count_error(&text);
@@ -284,7 +286,11 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// The token of a request: a bearer's, or in a header or a cookie of its own.
 fn token(headers: &HeaderMap) -> Option<&str> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    // One that cannot be read is there, and unknown.
+    let text = |name| {
+        let value: &HeaderValue = headers.get(name)?;
+        Some(std::str::from_utf8(value.as_bytes()).unwrap_or_default())
+    };
     let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())

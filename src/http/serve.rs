@@ -25,6 +25,7 @@ use super::api::Api;
 use crate::metrics::ServerConnectionMetrics;
 use crate::net::reactor::Deferred;
 use crate::net::stream::linger;
+use crate::server::budget::Holding;
 use crate::server::context::Context;
 use crate::server::exchange::{Account, Exchange};
 use crate::server::handler::Answer;
@@ -96,7 +97,11 @@ where
         linger(stream).await;
     }
     // Nobody waits for these any more, but what was begun comes to its end.
-    let mut left: FuturesUnordered<_> = caller.left.take().into_iter().collect();
+    let left = caller.left.take().into_iter().map(|(exchange, holding)| async move {
+        exchange.await;
+        drop(holding);
+    });
+    let mut left: FuturesUnordered<_> = left.collect();
     while left.next().await.is_some() {}
     ended
 }
@@ -106,15 +111,19 @@ pub(super) struct Caller {
     context: Context,
     deferred: Rc<Deferred>,
     metrics: Option<ServerConnectionMetrics>,
-    /// Handlers whose request was dropped, with its connection.
-    left: Rc<RefCell<Vec<Exchange>>>,
+    left: Left,
 }
+
+/// Handlers whose request was dropped, with its connection, and the memory of their messages.
+type Left = Rc<RefCell<Vec<(Exchange, Holding)>>>;
 
 /// What came of a call.
 pub(super) enum Outcome {
     Done(Result<Value, RpcError>),
     /// It exceeds a limit.
     Refused(Malformed),
+    /// There is no memory for it while it waits.
+    NoMemory,
     TimedOut(String),
     Panicked(String),
 }
@@ -130,12 +139,18 @@ impl Caller {
             Answer::Later(handler) => handler,
             Answer::Written => return Outcome::Done(Ok(Value::Nil)), // made a value by the service
         };
-        let account = Account { memory, ..Account::open(bytes, None) };
+        // Its own, beside that of the request, which ends with the connection.
+        let mut holding = Holding::new(service.budget.clone());
+        if !holding.reserve(memory) {
+            return Outcome::NoMemory;
+        }
+        let account = Account::open(bytes, None);
         let in_flight = self.metrics.as_ref().map(ServerConnectionMetrics::request_started);
         let context = self.context.clone();
         let timeout = service.timeouts.handler;
         let exchange = Exchange::new(0, handler, timeout, context, account, in_flight);
-        let (reply, account) = Running { exchange: Some(exchange), left: self.left.clone() }.await;
+        let running = Running { running: Some((exchange, holding)), left: self.left.clone() };
+        let (reply, account) = running.await;
         match reply {
             Reply::Value(value) => Outcome::Done(Ok(value)),
             Reply::Rpc(text) | Reply::Auth(text) if account.limit.is_some() => {
@@ -183,24 +198,24 @@ impl Outcome {
 /// A handler that somebody waits for. If they go away, it is left to the connection.
 struct Running {
     /// `None` once it has come to its end.
-    exchange: Option<Exchange>,
-    left: Rc<RefCell<Vec<Exchange>>>,
+    running: Option<(Exchange, Holding)>,
+    left: Left,
 }
 
 impl Future for Running {
     type Output = (Reply, Account);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let Some((exchange, _)) = &mut self.running else { return Poll::Pending };
         let (_, reply, account) = ready!(Pin::new(exchange).poll(context));
-        self.exchange = None;
+        self.running = None;
         Poll::Ready((reply, account))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.left.borrow_mut().extend(self.exchange.take());
+        self.left.borrow_mut().extend(self.running.take());
     }
 }
 

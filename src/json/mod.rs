@@ -398,6 +398,22 @@ mod tests {
         })
     }
 
+    #[test]
+    fn an_error_does_not_show_all_of_a_long_text() {
+        let long = "\x7f".repeat(1 << 20);
+        for text in [
+            format!(r#"{{"${long}": 1}}"#),
+            format!(r#"{{"{long}": 1, "{long}": 2}}"#),
+            format!(r#"{{"$time": "{long}"}}"#),
+            format!(r#"{{"$bin": "{long}"}}"#),
+            format!(r#"{{"$float": "{long}"}}"#),
+            format!(r#"{{"$ext": [1, "{long}"]}}"#),
+        ] {
+            let error = from_str(&text).expect_err("it is none").to_string();
+            assert!(error.len() < 6000, "{} bytes", error.len());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig {
             cases: 512,

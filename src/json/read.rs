@@ -1,6 +1,7 @@
 //! From JSON text to a value. The grammar of JSON is left to serde_json; what the `$` keys mean,
 //! and which numbers and objects are refused, is decided here.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -10,6 +11,9 @@ use rmpv::Value;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{JsonError, TIMESTAMP, time};
+
+/// The bytes of a text that an error shows.
+const MAX_SHOWN_BYTES: usize = 200;
 
 pub(super) fn read(text: &str) -> Result<Value, JsonError> {
     let Reading(value) = serde_json::from_str(text).map_err(syntax_error)?;
@@ -134,6 +138,7 @@ impl<'de> Visitor<'de> for ReadingVisitor {
         while let Some(key) = object.next_key::<String>()? {
             // Checked here, not at the end, for the error to point at the second key.
             if !seen.insert(key.clone()) {
+                let key = beginning(&key);
                 return Err(de::Error::custom(format_args!(
                     "second key {key:?} in one object; write {{\"$map\": [[key, value], ..]}}"
                 )));
@@ -151,11 +156,20 @@ impl<'de> Visitor<'de> for ReadingVisitor {
     }
 }
 
+/// What an error shows of a text, which may have megabytes: each of its copies has them too.
+fn beginning(text: &str) -> Cow<'_, str> {
+    match text.len() {
+        0..=MAX_SHOWN_BYTES => text.into(),
+        _ => format!("{}..", &text[..text.floor_char_boundary(MAX_SHOWN_BYTES)]).into(),
+    }
+}
+
 fn read_only_entry(key: Value, value: Value) -> Result<Value, String> {
     match key.as_str().and_then(|key| key.strip_prefix('$')) {
         None => Ok(Value::Map(vec![(key, value)])),
         Some(name) if name.starts_with('$') => Ok(Value::Map(vec![(name.into(), value)])),
         Some(name) => read_tagged(name, value).map_err(|problem| {
+            let (name, problem) = (beginning(name), beginning(&problem));
             let [key, escaped] = [format!("${name}"), format!("$${name}")];
             format!("{key:?} {problem}; for a map with the key {key:?} write {escaped:?}")
         }),

@@ -320,7 +320,7 @@ impl Client {
             };
             open.exchange(text, &deadline, self.idempotent).await
         };
-        let answer = exchange.await.map_err(Error::from);
+        let answer = exchange.await.map_err(Error::of);
         self.log(answer.and_then(|answer| answer.check(self.options.max_items)))
     }
 

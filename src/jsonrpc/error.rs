@@ -88,9 +88,9 @@ pub enum Error {
     },
 }
 
-/// What the connections, TLS and values of the crate fail with.
-impl From<crate::Error> for Error {
-    fn from(error: crate::Error) -> Self {
+impl Error {
+    /// What the connections, TLS and values of the crate fail with.
+    pub(super) fn of(error: crate::Error) -> Self {
         match error {
             crate::Error::Config(text) => Self::Config(text),
             crate::Error::Connect { address, attempts, source } => {

@@ -59,7 +59,7 @@ impl Mapping {
 
     fn write_params(self, params: &impl Serialize) -> Result<Option<String>, Error> {
         let text = match self {
-            Self::Escaped => match to_value(params)? {
+            Self::Escaped => match to_value(params).map_err(Error::of)? {
                 Value::Nil => return Ok(None),
                 params @ Value::Array(_) => json::to_string(&params),
                 Value::Map(entries) if entries.iter().all(|(name, _)| name.is_str()) => {

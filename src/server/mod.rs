@@ -264,7 +264,8 @@ impl Server {
     /// stands beside them as `token`. [`Http`] has more options.
     ///
     /// Each of the two ports may have [`max_connections`](Self::max_connections). Requests over HTTP
-    /// are not signed: with [`auth_secret`](Self::auth_secret) it needs [`tokens`](Self::tokens).
+    /// are not signed: with [`auth_secret`](Self::auth_secret) it needs [`tokens`](Self::tokens), and
+    /// only what is [`private`](crate::Router::private) is closed to callers without one.
     ///
     /// ```
     /// use arrpc::{Router, Server};
@@ -282,7 +283,7 @@ impl Server {
     }
 
     /// Answers JSON-RPC 2.0 over HTTP and nothing else: on the host and port of the server itself, with
-    /// the other options of [`http`](Self::http), if any are given.
+    /// the other options of [`http`](Self::http), if any are given (`Http::new(0)` with them).
     ///
     /// ```
     /// use arrpc::{Router, Server};

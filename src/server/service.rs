@@ -182,6 +182,7 @@ impl Service {
         let items = frame::check_whole(&packed, &self.limits)?;
         let memory = decoded_bytes(packed.len(), items);
         if let AnyHandler::Values(handler) = &self.handler {
+            drop(packed);
             return Ok((call_values(&**handler, message, context), memory));
         }
         let mut out = Vec::new();

@@ -100,12 +100,17 @@ impl Server {
         self.limits.check()?;
         let is_http = self.http.is_some() || self.http_only;
         let http = self.http.unwrap_or_else(|| Http::new(0));
+        if self.http_only && (http.port != 0 || http.host.is_some()) {
+            return config(
+                "http_only takes the host and port of the server: leave those of http out",
+            );
+        }
         if is_http {
             http.check()?;
             if protection.is_signed() && self.tokens.is_none() {
                 return config(
                     "auth_secret protects messages, and none of what comes over http: give tokens \
-                     with it, or leave one of the two out",
+                     and make methods private that need one, or leave one of the two out",
                 );
             }
         }
@@ -131,7 +136,7 @@ impl Server {
             true => address.to_string(),
             false => local_addr.to_string(),
         };
-        let mut http_listener = None;
+        let (mut http_addr, mut http_listener) = (None, None);
         if is_http && !self.http_only {
             let host = match (&http.host, address.is_unix()) {
                 (Some(host), _) => host.as_str(),
@@ -139,11 +144,11 @@ impl Server {
                 (None, false) => &self.host,
             };
             let address = Address::new(host, http.port)?;
-            let bound = Listener::bind(&address, self.limits.backlog, self.limits.tcp);
-            http_listener = Some(bound.map_err(bind_error(address.to_string()))?);
+            let bound = Listener::bind(&address, self.limits.backlog, self.limits.tcp)
+                .and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let (local_addr, listener) = bound.map_err(bind_error(address.to_string()))?;
+            (http_addr, http_listener) = (Some(local_addr), Some(listener));
         }
-        let http_addr = http_listener.as_ref().map(Listener::local_addr).transpose();
-        let mut http_addr = http_addr.map_err(bind_error(address.to_string()))?;
         let mut door = Door::Messages;
         if self.http_only {
             (door, http_addr) = (Door::Http, Some(local_addr));

@@ -83,7 +83,7 @@ impl Tokens {
     }
 
     /// Reads them from a file, at the start and again when it has changed, which is looked at once a
-    /// second: a line for each, `name: token`, or the token alone. Empty lines, and those that begin
+    /// second: a line for each, `name: token` with a space behind the colon, or the token alone. Empty lines, and those that begin
     /// with `#`, do not count. If it cannot be read any more, the tokens stay as they were, and the
     /// log says so.
     pub fn file(path: impl Into<PathBuf>) -> Self {
@@ -124,7 +124,10 @@ impl Tokens {
             _ => false,
         };
         match (is_empty, has_empty_one) {
-            (true, _) => Err(Error::Config("there are no tokens in tokens".to_owned())),
+            (true, _) => Err(Error::Config(match &self.source {
+                Source::File(file) => format!("there are no tokens in {}", file.path.display()),
+                _ => "there are no tokens in tokens".to_owned(),
+            })),
             (_, true) => Err(Error::Config("a token is empty: anyone could show it".to_owned())),
             _ => Ok(()),
         }
@@ -170,10 +173,15 @@ impl Read {
         let lines = text.lines().map(str::trim);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
         let pairs = lines.map(|line| match line.split_once(": ") {
-            Some((name, token)) => (hash(token.trim()), name.trim().into()),
-            None => (hash(line), UNNAMED.into()),
+            Some((name, token)) => Ok((hash(token.trim()), name.trim().into())),
+            // A place that is kept for a token, and no token.
+            None if line.ends_with(':') => {
+                let text = "a line has a name and no token";
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+            None => Ok((hash(line), UNNAMED.into())),
         });
-        self.tokens = List(pairs.collect());
+        self.tokens = List(pairs.collect::<io::Result<_>>()?);
         self.changed = changed;
         Ok(())
     }
@@ -290,7 +298,10 @@ mod tests {
         assert_eq!(identity("c3", 0), None, "looked at a moment ago");
         assert_eq!(identity("c3", 1).as_deref(), Some("carl"));
         assert_eq!(identity("a1", 1), None);
-        fs::remove_file(&path).expect("it is there");
+        write("carl: c3\nanna:\n");
+        assert_eq!(identity("anna:", 2), None, "a place for a token is none");
         assert_eq!(identity("c3", 2).as_deref(), Some("carl"), "as it was");
+        fs::remove_file(&path).expect("it is there");
+        assert_eq!(identity("c3", 4).as_deref(), Some("carl"), "as it was");
     }
 }

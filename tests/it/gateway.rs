@@ -163,10 +163,10 @@ fn calls_fail_while_the_server_behind_is_away_and_work_once_it_is_back() {
 fn a_call_that_takes_too_long_is_a_timeout_and_holds_up_no_other() {
     let router = specification().method("never", [], std::future::pending::<()>);
     let server = serve(router);
-    let options = ["--timeout", "1", "--max-connections", "1"];
+    let options = ["--timeout", "5", "--max-connections", "1"];
     let gateway = gateway(server.local_addr(), &options);
     for _ in 0..2 {
-        let text = "Timed out after 1s waiting for the reply";
+        let text = "Timed out after 5s waiting for the reply";
         let late = json!({"code": -32002, "message": "Timeout", "data": text});
         assert_eq!(call(&gateway, "never"), late);
         assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));

@@ -398,6 +398,44 @@ fn a_handler_goes_on_when_its_caller_has_gone_and_a_stop_waits_for_it() {
 }
 
 #[test]
+fn messages_of_callers_that_have_gone_still_count_as_memory() {
+    const MIB: usize = 1 << 20;
+    let (started_sender, started) = channel::unbounded();
+    let (gate, opened) = channel::bounded::<()>(1);
+    let (gone_sender, gone) = channel::unbounded();
+    let router = Router::new().method("wait", ["text"], move |text: String| {
+        let (started, opened) = (started_sender.clone(), opened.clone());
+        async move {
+            let _ = started.send(()).await;
+            let _ = opened.recv().await;
+            text.len()
+        }
+    });
+    let server = Server::with_handler(HOST, 0, router).http(0).max_memory_bytes(26 * MIB);
+    let server = start(server.on_disconnect(move |_| {
+        let _ = gone_sender.try_send(());
+    }));
+    let call = |bytes: usize| {
+        let text = "x".repeat(bytes);
+        request("", &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"wait","params":["{text}"]}}"#))
+    };
+    for _ in 0..3 {
+        let mut peer = Raw::connect(address(&server));
+        peer.send(&call(4 * MIB));
+        started.recv_blocking().expect("it runs");
+        drop(peer);
+        gone.recv_blocking().expect("it is noticed");
+    }
+    let refused = exchange(&server, &call(4 * MIB)).json();
+    assert_eq!(refused["error"]["code"], json!(-32003), "{refused}");
+    drop(gate); // all of them go on
+    let begin = Instant::now();
+    while exchange(&server, &call(4 * MIB)).json()["result"] != json!(4 * MIB) {
+        assert!(begin.elapsed() < PATIENCE, "the memory is not given back");
+    }
+}
+
+#[test]
 fn an_idle_connection_does_not_hold_up_a_stop() {
     let server = serve(specification());
     let mut idle = Raw::connect(address(&server));
@@ -451,12 +489,17 @@ fn options_that_cannot_work_are_an_error_at_the_start() {
         ),
         (
             server().http(0).auth_secret("secret"),
-            "auth_secret protects messages, and none of what comes over http: give tokens with it, \
-             or leave one of the two out",
+            "auth_secret protects messages, and none of what comes over http: give tokens and \
+             make methods private that need one, or leave one of the two out",
         ),
     ] {
         let error = server.start_background().map(|_| ()).expect_err("a mistake").to_string();
         assert_eq!(error, expected);
+    }
+    for http in [Http::new(8000), Http::new(0).host(HOST)] {
+        let error = server().http(http).http_only().start_background();
+        let text = "http_only takes the host and port of the server: leave those of http out";
+        assert_eq!(error.map(|_| ()).expect_err("a mistake").to_string(), text);
     }
     assert!(start(server()).http_addr().is_none());
 }

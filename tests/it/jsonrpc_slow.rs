@@ -69,8 +69,8 @@ fn serve(connections: &Connections) -> ServerHandle {
     let (coming, going) = (connections.clone(), connections.clone());
     let server = Server::with_handler(HOST, 0, router)
         .http(0)
-        .message_timeout(Duration::from_secs(2))
-        .write_timeout(Duration::from_secs(2))
+        .message_timeout(Duration::from_secs(4))
+        .write_timeout(Duration::from_secs(4))
         .on_connect(move |_| {
             coming.open.fetch_add(1, Ordering::SeqCst);
             coming.all.fetch_add(1, Ordering::SeqCst);
@@ -114,10 +114,7 @@ fn attack(server: &ServerHandle, mode: &[&str]) -> Result<String, String> {
 fn call_until(server: &ServerHandle, good: &AtomicUsize, is_over: &AtomicBool) -> usize {
     let connect = || {
         good.fetch_add(1, Ordering::SeqCst); // before the server counts it among all
-
-        let peer = Raw::connect(address(server));
-        peer.0.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
-        peer
+        Raw::connect(address(server))
     };
     let mut kept = connect();
     let mut calls = 0;
