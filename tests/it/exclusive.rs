@@ -349,6 +349,14 @@ fn those_that_the_access_hook_refuses_do_not_come_into_the_line() {
 }
 
 #[test]
+fn its_options_have_the_defaults_that_their_docs_state() {
+    assert_eq!(
+        format!("{:?}", Exclusive::new()),
+        "Exclusive(Options { places: 1, wait_timeout: 30s, idle_timeout: None })"
+    );
+}
+
+#[test]
 fn a_mistake_in_it_is_an_error_at_the_start() {
     let error = |router: Router| {
         let started = Server::with_handler(HOST, 0, router).start_background();

@@ -424,6 +424,27 @@ fn an_answer_of_the_largest_size_is_taken() {
 }
 
 #[test]
+fn its_options_have_the_defaults_that_their_docs_state() {
+    let shown = format!("{:?}", Client::new("http://127.0.0.1:8000/api"));
+    for default in [
+        "mapping: Escaped",
+        "timeout: None",
+        "con_max_retries: 5",
+        "tls_handshake_timeout: 5s",
+        "max_connections: 64",
+        "connection_lifetime: None",
+        "idempotent_retries: AtMost(3)",
+        "max_message_bytes: 67108864",
+        "max_items: 1048576",
+        "tls: []",
+        "tls_client_cert: None",
+        "debug: false",
+    ] {
+        assert!(shown.contains(default), "{default}: {shown}");
+    }
+}
+
+#[test]
 fn a_timeout_tells_its_phase() {
     let after = Duration::from_secs(2);
     for half in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"] {

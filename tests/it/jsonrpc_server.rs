@@ -505,6 +505,14 @@ fn options_that_cannot_work_are_an_error_at_the_start() {
 }
 
 #[test]
+fn the_options_of_http_have_the_defaults_that_their_docs_state() {
+    let shown = format!("{:?}", Http::new(7));
+    let expected = "Http { host: None, port: 7, path: \"/api\", cors: [], max_batch: 1000 }";
+    assert_eq!(shown, expected);
+    assert_eq!(format!("{:?}", Http::from(7)), expected);
+}
+
+#[test]
 fn ten_thousand_malformed_bodies_get_an_error_each() {
     let server = serve(specification());
     let seeds = [
