@@ -137,7 +137,7 @@ impl Answering {
         match self.handler.call(decode(message)?, &self.context).0 {
             Answer::Ready(Ok(value)) => encode(&value, out),
             Answer::Ready(Err(error)) => Err(error.message().to_owned()),
-            Answer::Later(_) | Answer::Written => Err("no answer at hand".to_owned()),
+            Answer::Later(_) => Err("no answer at hand".to_owned()),
         }
     }
 }

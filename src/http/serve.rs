@@ -137,7 +137,6 @@ impl Caller {
         let handler = match answer {
             Answer::Ready(result) => return Outcome::of(result),
             Answer::Later(handler) => handler,
-            Answer::Written => return Outcome::Done(Ok(Value::Nil)), // made a value by the service
         };
         // Its own, beside that of the request, which ends with the connection.
         let mut holding = Holding::new(service.budget.clone());

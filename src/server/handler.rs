@@ -107,8 +107,6 @@ pub struct Response(pub(crate) Answer);
 pub(crate) enum Answer {
     Ready(Result<Value, RpcError>),
     Later(Later),
-    /// It is in the connection's output: what a raw handler does.
-    Written,
 }
 
 /// A reply on its way.
@@ -170,7 +168,7 @@ impl Response {
                 let mut reply = reply; // dropped before what it holds
                 poll_fn(|context| held::poll(&held, Pin::new(&mut reply), context)).await
             }))),
-            Answer::Ready(_) | Answer::Written => self,
+            Answer::Ready(_) => self,
         }
     }
 
@@ -179,7 +177,6 @@ impl Response {
         match &mut self.0 {
             Answer::Ready(reply) => call.ended(reply),
             Answer::Later(later) => later.counted = Some(call.owned()),
-            Answer::Written => call.succeeded(),
         }
         self
     }
@@ -189,7 +186,6 @@ impl Response {
         match self.0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => reply.await,
-            Answer::Written => unreachable!("a handler of values writes nothing itself"),
         }
     }
 }
@@ -199,7 +195,6 @@ impl fmt::Debug for Response {
         match &self.0 {
             Answer::Ready(reply) => f.debug_tuple("Ready").field(reply).finish(),
             Answer::Later(_) => f.write_str("Later(..)"),
-            Answer::Written => f.write_str("Written"),
         }
     }
 }
@@ -240,7 +235,6 @@ pub trait Reply<M> {
             Answer::Later(reply) => {
                 Answer::Later(Later::new(async move { reply.await.map_err(change) }))
             }
-            Answer::Written => Answer::Written,
         })
     }
 
@@ -498,7 +492,6 @@ mod tests {
         match Closure::new(handler).call(message.into(), &Context::new(peer, &Protection::None)).0 {
             Answer::Ready(reply) => reply,
             Answer::Later(reply) => smol::block_on(reply),
-            Answer::Written => panic!("no closure over values writes"),
         }
     }
 

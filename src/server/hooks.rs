@@ -185,7 +185,6 @@ impl Handler for Hooked {
             Ok(Answer::Ready(result)) => {
                 Answer::Ready(self.hooks.run_behind(result, context, started))
             }
-            Ok(Answer::Written) => Answer::Written,
             Err(error) => Answer::Ready(self.hooks.run_behind(Err(error), context, started)),
         })
     }

@@ -181,18 +181,18 @@ impl Service {
             .map_err(|_| Malformed::TooLong { limit: self.limits.max_bytes })?;
         let items = frame::check_whole(&packed, &self.limits)?;
         let memory = decoded_bytes(packed.len(), items);
-        if let AnyHandler::Values(handler) = &self.handler {
-            drop(packed);
-            return Ok((call_values(&**handler, message, context), memory));
-        }
-        let mut out = Vec::new();
-        let opened = Opened { bytes: &packed, items };
-        let answer = match self.answer(opened, context, &mut out) {
-            Ok(Answer::Written) => {
-                Answer::Ready(wire::decode(&out).map_err(|error| not_serialized(&error)))
+        let answer = match &self.handler {
+            AnyHandler::Values(handler) => {
+                drop(packed);
+                call_values(&**handler, message, context)
             }
-            Ok(answer) => answer,
-            Err(refusal) => Answer::Ready(Err(RpcError::from(refusal.reason()))),
+            AnyHandler::Raw(handler) => {
+                let mut out = Vec::new();
+                Answer::Ready(
+                    call_raw(handler, &packed, context, &mut out)
+                        .and_then(|()| wire::decode(&out).map_err(|error| not_serialized(&error))),
+                )
+            }
         };
         Ok((answer, memory))
     }
@@ -209,6 +209,10 @@ impl Service {
     ) -> Result<Opened<'a>, Refusal> {
         let bytes = match &self.protection {
             Protection::None => {
+                // A map of two entries, in one of its three forms.
+                if let Some(0x82 | 0xde | 0xdf) = message.bytes.first() {
+                    refuse_wrapped(message.bytes)?;
+                }
                 return Ok(Opened { bytes: message.bytes, items: message.items });
             }
             Protection::Signed(secret) => {
@@ -223,52 +227,40 @@ impl Service {
         let items = frame::check_whole(bytes, &self.limits)?;
         Ok(Opened { bytes, items })
     }
-
-    /// Calls the handler with what [`open`](Self::open) has returned. One that gets bytes writes its
-    /// reply to `out`. A panic becomes its error, and leaves `out` as it was.
-    #[inline(always)] // what it returns is large, and copied if it goes through memory
-    pub(crate) fn answer(
-        &self,
-        message: Opened<'_>,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Result<Answer, Refusal> {
-        // A map of two entries, in one of its three forms.
-        if let (Protection::None, Some(0x82 | 0xde | 0xdf)) =
-            (&self.protection, message.bytes.first())
-        {
-            refuse_wrapped(message.bytes)?;
-        }
-        // Unwind safe: the handler's own state is behind `&self`, as with any shared state that a
-        // panic may poison; of ours only `out` is changed inside.
-        Ok(match &self.handler {
-            AnyHandler::Values(handler) => {
-                call_values(&**handler, wire::decode(message.bytes)?, context)
-            }
-            AnyHandler::Raw(handler) => {
-                let start = out.len();
-                let message = RawMessage::new(message.bytes, context);
-                let call = || handler.call(message, RawReply::new(out));
-                let error = match catch_unwind(AssertUnwindSafe(call)) {
-                    Ok(Ok(_)) if out.len() > start => return Ok(Answer::Written),
-                    // It kept what another reply had given it.
-                    Ok(Ok(_)) => not_serialized(&"nothing was written"),
-                    Ok(Err(error)) => error,
-                    Err(panic) => panicked(&*panic, context),
-                };
-                out.truncate(start);
-                Answer::Ready(Err(error))
-            }
-        })
-    }
 }
 
-#[inline]
-fn call_values(handler: &dyn Handler, message: Value, context: &Context) -> Answer {
+/// Calls a handler with a message. A panic becomes its error.
+#[inline(always)] // what it returns is large, and copied if it goes through memory
+pub(crate) fn call_values(handler: &dyn Handler, message: Value, context: &Context) -> Answer {
+    // Unwind safe: the handler's own state is behind `&self`, as with any shared state that a panic
+    // may poison.
     match catch_unwind(AssertUnwindSafe(|| handler.call(message, context))) {
         Ok(response) => response.0,
         Err(panic) => Answer::Ready(Err(panicked(&*panic, context))),
     }
+}
+
+/// Calls a handler with the bytes of a message. It writes its reply to `out`; an error or a panic
+/// leaves that as it was.
+#[inline(always)]
+pub(crate) fn call_raw(
+    handler: &RawHandler,
+    message: &[u8],
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<(), RpcError> {
+    let start = out.len();
+    let message = RawMessage::new(message, context);
+    let call = || handler.call(message, RawReply::new(out));
+    let error = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(_)) if out.len() > start => return Ok(()),
+        // It kept what another reply had given it.
+        Ok(Ok(_)) => not_serialized(&"nothing was written"),
+        Ok(Err(error)) => error,
+        Err(panic) => panicked(&*panic, context),
+    };
+    out.truncate(start);
+    Err(error)
 }
 
 /// Decrypts a message where it is. Not inline: the way of the others is shorter without it.

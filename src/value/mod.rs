@@ -36,59 +36,47 @@ use crate::{Error, Value};
 #[macro_export]
 macro_rules! value {
     (nil) => { $crate::Value::Nil };
-    ([ $($items:tt)* ]) => {{
-        #[allow(unused_mut, clippy::vec_init_then_push)]
-        let items = {
-            let mut items = ::std::vec::Vec::new();
-            $crate::value!(@items items $($items)*);
-            items
-        };
-        $crate::Value::Array(items)
-    }};
-    ({ $($entries:tt)* }) => {{
-        #[allow(unused_mut, clippy::vec_init_then_push)]
-        let entries = {
-            let mut entries = ::std::vec::Vec::new();
-            $crate::value!(@entries entries $($entries)*);
-            entries
-        };
-        $crate::Value::Map(entries)
-    }};
+    ([ $($items:tt)* ]) => { $crate::value!(@items [] $($items)*) };
+    ({ $($entries:tt)* }) => { $crate::value!(@entries [] $($entries)*) };
 
-    (@items $to:ident) => {};
-    (@items $to:ident nil $(, $($rest:tt)*)?) => {
-        $to.push($crate::Value::Nil);
-        $crate::value!(@items $to $($($rest)*)?);
+    // What is done stands in brackets, so that the vector is made in its size.
+    (@items [$($done:tt)*]) => { $crate::Value::Array(::std::vec![$($done)*]) };
+    (@items [$($done:tt)*] nil $(, $($rest:tt)*)?) => {
+        $crate::value!(@items [$($done)* $crate::Value::Nil,] $($($rest)*)?)
     };
-    (@items $to:ident [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
-        $to.push($crate::value!([ $($inner)* ]));
-        $crate::value!(@items $to $($($rest)*)?);
+    (@items [$($done:tt)*] [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
+        $crate::value!(@items [$($done)* $crate::value!([ $($inner)* ]),] $($($rest)*)?)
     };
-    (@items $to:ident { $($inner:tt)* } $(, $($rest:tt)*)?) => {
-        $to.push($crate::value!({ $($inner)* }));
-        $crate::value!(@items $to $($($rest)*)?);
+    (@items [$($done:tt)*] { $($inner:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::value!(@items [$($done)* $crate::value!({ $($inner)* }),] $($($rest)*)?)
     };
-    (@items $to:ident $item:expr $(, $($rest:tt)*)?) => {
-        $to.push($crate::Value::from($item));
-        $crate::value!(@items $to $($($rest)*)?);
+    (@items [$($done:tt)*] $item:expr $(, $($rest:tt)*)?) => {
+        $crate::value!(@items [$($done)* $crate::Value::from($item),] $($($rest)*)?)
     };
 
-    (@entries $to:ident) => {};
-    (@entries $to:ident $key:tt : nil $(, $($rest:tt)*)?) => {
-        $to.push(($crate::Value::from($key), $crate::Value::Nil));
-        $crate::value!(@entries $to $($($rest)*)?);
+    (@entries [$($done:tt)*]) => { $crate::Value::Map(::std::vec![$($done)*]) };
+    (@entries [$($done:tt)*] $key:tt : nil $(, $($rest:tt)*)?) => {
+        $crate::value!(
+            @entries [$($done)* ($crate::Value::from($key), $crate::Value::Nil),] $($($rest)*)?
+        )
     };
-    (@entries $to:ident $key:tt : [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
-        $to.push(($crate::Value::from($key), $crate::value!([ $($inner)* ])));
-        $crate::value!(@entries $to $($($rest)*)?);
+    (@entries [$($done:tt)*] $key:tt : [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
+        $crate::value!(
+            @entries [$($done)* ($crate::Value::from($key), $crate::value!([ $($inner)* ])),]
+            $($($rest)*)?
+        )
     };
-    (@entries $to:ident $key:tt : { $($inner:tt)* } $(, $($rest:tt)*)?) => {
-        $to.push(($crate::Value::from($key), $crate::value!({ $($inner)* })));
-        $crate::value!(@entries $to $($($rest)*)?);
+    (@entries [$($done:tt)*] $key:tt : { $($inner:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::value!(
+            @entries [$($done)* ($crate::Value::from($key), $crate::value!({ $($inner)* })),]
+            $($($rest)*)?
+        )
     };
-    (@entries $to:ident $key:tt : $value:expr $(, $($rest:tt)*)?) => {
-        $to.push(($crate::Value::from($key), $crate::Value::from($value)));
-        $crate::value!(@entries $to $($($rest)*)?);
+    (@entries [$($done:tt)*] $key:tt : $value:expr $(, $($rest:tt)*)?) => {
+        $crate::value!(
+            @entries [$($done)* ($crate::Value::from($key), $crate::Value::from($value)),]
+            $($($rest)*)?
+        )
     };
 
     ($value:expr) => { $crate::Value::from($value) };

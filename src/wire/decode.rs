@@ -1,6 +1,8 @@
 //! Turns the bytes of one message into a `Value`. Knows no limits: the frame finder has checked
 //! them. Not recursive, so that the nesting of a message costs no stack.
 
+use std::mem;
+
 use rmpv::Value;
 
 use super::frame::Malformed;
@@ -10,31 +12,14 @@ use super::header::{Header, Kind};
 #[inline]
 pub(crate) fn decode(message: &[u8]) -> Result<Value, Malformed> {
     let mut decoder = Decoder { message, position: 0 };
-    // The container that is being filled, and those around it. Only a container inside a container
-    // makes the latter allocate.
-    let mut innermost: Option<Container> = None;
-    let mut around = Vec::new();
-    loop {
-        let mut value = match decoder.next()? {
-            Next::Value(value) => value,
-            Next::Container(mut container) => {
-                decoder.fill(&mut container)?;
-                if container.owed > 0 {
-                    around.extend(innermost.replace(container));
-                    continue;
-                }
-                container.into_value()
-            }
-        };
-        // A value may complete its container, which is then a value itself.
-        loop {
-            let Some(container) = &mut innermost else { return Ok(value) };
-            container.push(value);
-            decoder.fill(container)?;
-            let Some(complete) = innermost.take_if(|container| container.owed == 0) else { break };
-            value = complete.into_value();
-            innermost = around.pop();
-        }
+    let mut container = match decoder.next()? {
+        Next::Value(value) => return Ok(value),
+        Next::Container(container) => container,
+    };
+    decoder.fill(&mut container)?;
+    match container.owed {
+        0 => Ok(container.into_value()),
+        _ => decoder.nested(container),
     }
 }
 
@@ -87,7 +72,7 @@ struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// Reads a value that holds no others, or the header of one that does.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Result<Next, Malformed> {
         let start = self.position;
         let rest = self.message.get(start..).unwrap_or_default();
@@ -118,6 +103,38 @@ impl<'a> Decoder<'a> {
             }
             Kind::Reserved => return Err(Malformed::Reserved { offset: start }),
         }))
+    }
+
+    /// Reads the rest of a container with containers in it. Not inline: the way of flat ones, which
+    /// most small messages are, is shorter without it.
+    #[inline(never)]
+    fn nested(mut self, outermost: Container) -> Result<Value, Malformed> {
+        let mut innermost = outermost;
+        // The containers around the innermost.
+        let mut around = Vec::new();
+        loop {
+            let mut value = match self.next()? {
+                Next::Value(value) => value,
+                Next::Container(mut container) => {
+                    self.fill(&mut container)?;
+                    if container.owed > 0 {
+                        around.push(mem::replace(&mut innermost, container));
+                        continue;
+                    }
+                    container.into_value()
+                }
+            };
+            // A value may complete its container, which is then a value itself.
+            loop {
+                innermost.push(value);
+                self.fill(&mut innermost)?;
+                if innermost.owed > 0 {
+                    break;
+                }
+                let Some(container) = around.pop() else { return Ok(innermost.into_value()) };
+                value = mem::replace(&mut innermost, container).into_value();
+            }
+        }
     }
 
     /// Puts the values that hold no others into the container that they belong to, up to the first

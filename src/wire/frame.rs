@@ -145,14 +145,17 @@ impl FrameFinder {
         limits: &Limits,
     ) -> Result<Option<usize>, Malformed> {
         if self.position == 0
-            && let Some((length, items)) = flat(message)
-            && length <= limits.max_bytes
-            && items <= limits.max_items
-            && limits.max_depth > 0
+            && let Some((length, items)) = flat(message, limits)
         {
             self.found = items as u64;
             return Ok(Some(length));
         }
+        self.find_any(message, limits)
+    }
+
+    /// Goes on with a message of any form. Not inline: the way of flat ones is shorter without it.
+    #[inline(never)]
+    fn find_any(&mut self, message: &[u8], limits: &Limits) -> Result<Option<usize>, Malformed> {
         while self.outstanding > 0 {
             self.skip_simple(message, limits)?;
             if self.outstanding == 0 {
@@ -253,11 +256,11 @@ impl FrameFinder {
     }
 }
 
-/// The length of a message that is all there, and the values in it, if it is a simple value or a
-/// short container of such: what most small messages are. Finds the end of `{"foo": "bar"}` in half
-/// the time, as it keeps no account of what is still to come.
+/// The length of a message that is all there and within the limits, and the values in it, if it is a
+/// simple value or a short container of such: what most small messages are. Finds the end of
+/// `{"foo": "bar"}` in half the time, as it keeps no account of what is still to come.
 #[inline]
-fn flat(message: &[u8]) -> Option<(usize, usize)> {
+fn flat(message: &[u8], limits: &Limits) -> Option<(usize, usize)> {
     let &marker = message.first()?;
     let (mut length, inside) = match marker {
         0x80..=0x8f => (1, 2 * usize::from(marker & 0x0f)),
@@ -267,14 +270,22 @@ fn flat(message: &[u8]) -> Option<(usize, usize)> {
     for _ in 0..inside {
         length += header::simple_size(*message.get(length)?)?;
     }
-    (length <= message.len()).then_some((length, 1 + inside))
+    let fits = length <= message.len().min(limits.max_bytes)
+        && inside < limits.max_items
+        && limits.max_depth > 0;
+    fits.then_some((length, 1 + inside))
 }
 
 /// Checks that `bytes` are exactly one message within `limits`: what a signed envelope must hold.
 /// Returns the values in it.
 pub(crate) fn check_whole(bytes: &[u8], limits: &Limits) -> Result<usize, Malformed> {
+    if let Some((length, items)) = flat(bytes, limits)
+        && length == bytes.len()
+    {
+        return Ok(items);
+    }
     let mut finder = FrameFinder::new();
-    match finder.find(bytes, limits)? {
+    match finder.find_any(bytes, limits)? {
         Some(length) if length == bytes.len() => Ok(finder.items()),
         Some(length) => Err(Malformed::Length { expected: length, found: bytes.len() }),
         None => Err(Malformed::Length { expected: finder.at_least(), found: bytes.len() }),
