@@ -490,7 +490,8 @@ impl Client {
         let deadline = Deadline::after(self.options.timeout)?;
         let open = match self.open.get() {
             Some(open) => open,
-            None => deadline.within(Phase::Connect, self.open()).await?,
+            // Boxed as it happens once, and every call had room for it.
+            None => Box::pin(deadline.within(Phase::Connect, self.open())).await?,
         };
         open.exchange(packed, &deadline, self.idempotent).await
     }

@@ -145,7 +145,8 @@ impl<C: Connect> OpenClient<C> {
         let request = Request::new(&packed, &self.protection)?;
         let started = self.metrics.as_ref().map(|_| Instant::now());
         let received = match idempotent {
-            true => self.exchange_repeatedly(&request, &packed, deadline).await,
+            // Boxed, or the other calls had room for its retries.
+            true => Box::pin(self.exchange_repeatedly(&request, &packed, deadline)).await,
             false => self.exchange_once(&request, deadline).await,
         };
         if let (Some(metrics), Some(started), Ok(_)) = (&self.metrics, started, &received) {

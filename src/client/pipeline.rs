@@ -83,7 +83,8 @@ impl<C: Connect> Pipeline<C> {
         loop {
             let (link, depth) = match self.choose() {
                 Some(link) => (link, self.depth),
-                None => self.open(deadline).await?,
+                // Boxed, or the future of every call had the 3 KiB in it that this takes.
+                None => Box::pin(self.open(deadline)).await?,
             };
             let call = async { Ok(link.call(request.bytes(), depth).await) };
             match deadline.within(Phase::Reply, call).await?.transpose()? {

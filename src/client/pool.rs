@@ -58,7 +58,12 @@ impl<C: Connect> Pool<C> {
         request: &Request<'_>,
         deadline: &Deadline,
     ) -> Result<Value, Error> {
-        self.lease(deadline).await?.exchange(request, deadline).await
+        let mut lease = self.lease(deadline).await?;
+        let (reply, is_clean) = lease.exchange(request, deadline).await?;
+        if is_clean {
+            lease.put_back();
+        }
+        Ok(reply)
     }
 
     /// Waits for a connection for one exchange: an idle one, or a new one.
@@ -68,7 +73,8 @@ impl<C: Connect> Pool<C> {
         let pooled = match self.take_idle() {
             Some(pooled) => pooled,
             None => {
-                let stream = connect(&self.connector, deadline).await?;
+                // Boxed, or the future of every call had the 3 KiB in it that this takes.
+                let stream = Box::pin(connect(&self.connector, deadline)).await?;
                 let counted = self.metrics.as_ref().map(ClientMetrics::connection_opened);
                 let connection = Connection::new(stream);
                 Pooled { connection, made: time::now(), _counted: counted }
@@ -139,12 +145,12 @@ struct Lease<'a, C: Connect> {
 }
 
 impl<C: Connect> Lease<'_, C> {
-    /// Writes a request and reads its reply.
+    /// Writes a request and reads its reply. Also says whether nothing else is on the connection.
     async fn exchange(
-        mut self,
+        &mut self,
         request: &Request<'_>,
         deadline: &Deadline,
-    ) -> Result<Value, Error> {
+    ) -> Result<(Value, bool), Error> {
         let pool = self.pool;
         let connection = &mut self.pooled.connection;
         connection.output().extend_from_slice(request.bytes());
@@ -154,11 +160,14 @@ impl<C: Connect> Lease<'_, C> {
         // be here although the rest could not be written.
         let reply = pool.receive(connection, request);
         let reply = deadline.within(Phase::Reply, reply).await?;
-        if written.is_ok() {
-            connection.shrink();
-            pool.lock_idle().push(self.pooled);
-        }
-        Ok(reply)
+        Ok((reply, written.is_ok()))
+    }
+
+    /// Keeps the connection for other calls.
+    fn put_back(self) {
+        let Self { pool, mut pooled, _permit } = self;
+        pooled.connection.shrink();
+        pool.lock_idle().push(pooled);
     }
 }
 
