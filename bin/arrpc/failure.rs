@@ -95,11 +95,11 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "arrpc: {}", harmless(text));
 }
 
-/// Escapes what a terminal may obey, all control characters but newlines: some texts come from a
-/// server, which has no business with the terminal.
+/// Escapes what a terminal may obey, all control characters: some texts come from a server, which has
+/// no business with the terminal. Newlines too, as what is behind one could pass for a line of ours.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
-        .flat_map(|c| match c.is_control() && c != '\n' {
+        .flat_map(|c| match c.is_control() {
             true => c.escape_default().collect::<Vec<_>>(),
             false => vec![c],
         })

@@ -253,8 +253,9 @@ fn failed(error: &Error, to: &str, in_trouble: &AtomicBool) -> RpcError {
         _ => RpcError::new("the gateway failed, its log has the details"),
     };
     if !in_trouble.swap(true, Ordering::Relaxed) {
-        let cause = error.source().map(tracing::field::display);
-        tracing::warn!(server = to, %error, cause, "calls are not answered");
+        // Strings are escaped in the log: those of the server behind may be anything.
+        let cause = error.source().map(ToString::to_string);
+        tracing::warn!(server = to, error = error.to_string(), cause, "calls are not answered");
     }
     told
 }

@@ -285,6 +285,24 @@ fn what_the_operator_got_wrong_is_told_to_the_log_and_not_to_callers() {
 }
 
 #[test]
+fn a_server_behind_writes_no_lines_of_the_log() {
+    // A refusal of the signature, in the Python package's words, and what is to pass for a line.
+    let stranger = raw_server(|_, mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let text = "arrpc.error.AuthException: no\r\n1970-01-01 WARN forged\x1b[2J";
+        let _ = stream.write_all(&[0xd9, u8::try_from(text.len()).expect("short")]);
+        let _ = stream.write_all(text.as_bytes());
+    });
+    let gateway = gateway(format_args!("{HOST}:{stranger}"), &["--debug"]);
+    assert_eq!(call(&gateway, "m")["code"], json!(-32004));
+    let log = log(gateway);
+    let escaped = r#"error="no\r\n1970-01-01 WARN forged\u{1b}[2J""#;
+    assert_eq!(log.matches(escaped).count(), 2, "of the client and the gateway: {log}");
+    assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "{log:?}");
+    assert!(!log.lines().any(|line| line.starts_with("1970")), "{log}");
+}
+
+#[test]
 fn a_token_goes_to_the_server_behind_which_knows_whose_it_is() {
     let whoami = |context: Context| context.identity().map(str::to_owned);
     let router = Router::new().method("whoami", [], whoami).private("whoami");
