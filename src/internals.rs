@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_rustls::rustls::ClientConfig;
 
+use crate::metrics::endpoint::Readiness;
 use crate::net::address::Origin;
 use crate::net::tls::{self, KeyPair, Trust};
 use crate::server::context::Peer;
@@ -156,6 +157,19 @@ impl fmt::Debug for Answering {
 /// [`Error::Bind`]: its metrics cannot be listened on.
 pub fn open(client: &Client) -> Result<(), Error> {
     smol::block_on(client.open()).map(drop)
+}
+
+/// While it lives, `/readyz` of the metrics answers that this process is not ready, whatever its servers
+/// are.
+#[derive(Debug)]
+pub struct NotReady(#[expect(dead_code, reason = "counted until it is dropped")] Readiness);
+
+impl NotReady {
+    /// Begins.
+    #[expect(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        Self(Readiness::starting())
+    }
 }
 
 /// Loads the TLS configuration of a client that trusts the server with the `pinned` certificate,

@@ -18,6 +18,10 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    pub(crate) fn are_on(&self) -> bool {
+        self.metrics || self.metrics_port.is_some() || self.metrics_host.is_some()
+    }
+
     /// Gives a server its metrics, if they are wanted.
     pub(crate) fn of(&self, mut server: Server) -> Server {
         if self.metrics {

@@ -10,7 +10,7 @@ use arrpc::{Client, Error, RpcError, Value, blocking, json};
 
 use crate::argument::{self, Address};
 use crate::failure::{EXIT_CODES, Failure};
-use crate::security::Security;
+use crate::security::{Security, Tls};
 
 /// Send a message, and print the reply as JSON.
 #[derive(clap::Args)]
@@ -153,6 +153,11 @@ impl Exchange {
     /// Reads the secret for signatures, or encryption, if there is one.
     pub(crate) fn auth_secret(&self) -> Result<Option<Vec<u8>>, Failure> {
         self.security.auth_secret()
+    }
+
+    /// Loads the TLS side of a client of the server at `address`, if it has one.
+    pub(crate) fn tls(&self, address: &Address) -> Result<Option<Tls>, Failure> {
+        self.security.tls(address)
     }
 
     /// Makes a client of the server at `address`, which sends again as often as it may.

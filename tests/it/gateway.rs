@@ -478,19 +478,70 @@ fn both_sides_may_be_unix_sockets() {
     assert_eq!(pasted.stdout, expected, "{pasted:?}");
 }
 
-#[test]
-fn the_metrics_are_where_the_gateway_says() {
-    let server = serve(specification());
-    let metrics = ["--metrics-host", "127.0.0.1", "--metrics-port", "0"];
-    let gateway = gateway(server.local_addr(), &metrics);
-    call(&gateway, "get_data");
+const METRICS: [&str; 4] = ["--metrics-host", "127.0.0.1", "--metrics-port", "0"];
+
+/// What the port of a gateway's metrics answers at this path.
+#[track_caller]
+fn probe(gateway: &Served, path: &str) -> String {
     let url = gateway.lines[2].strip_prefix("Metrics at http://").expect("it says so");
-    let (addr, path) = url.split_at(url.find('/').expect("a path"));
+    let addr = url.strip_suffix("/metrics").expect("their path");
     let mut stream = TcpStream::connect(addr).expect("it listens");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("open");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("text");
+    response
+}
+
+#[test]
+fn the_metrics_are_where_the_gateway_says() {
+    let server = serve(specification());
+    let gateway = gateway(server.local_addr(), &METRICS);
+    call(&gateway, "get_data");
+    let response = probe(&gateway, "/metrics");
     assert!(response.contains(r#"handler_func="Gateway""#), "{response}");
+}
+
+/// Waits for the answer of `/readyz` to be this one.
+fn wait_for_readyz(gateway: &Served, status: &str) {
+    while !probe(gateway, "/readyz").starts_with(&format!("HTTP/1.1 {status} ")) {
+        thread::yield_now();
+    }
+    assert!(probe(gateway, "/healthz").starts_with("HTTP/1.1 200 "), "it is alive all the same");
+}
+
+#[test]
+fn a_gateway_is_ready_while_the_server_behind_can_be_reached() {
+    let port = ReservedPort::new();
+    let gateway = gateway(port.addr(), &METRICS);
+    wait_for_readyz(&gateway, "503");
+    for _ in 0..2 {
+        let server = start(Server::with_handler(HOST, port.addr().port(), specification()));
+        wait_for_readyz(&gateway, "200");
+        assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));
+        server.stop();
+        server.join();
+        wait_for_readyz(&gateway, "503");
+    }
+    let log = log(gateway);
+    assert_eq!(log.matches("WARN").count(), 3, "one for each time that it was away: {log}");
+    assert!(log.contains("not ready") && log.contains("refused"), "{log}");
+}
+
+#[test]
+fn a_gateway_that_trusts_another_certificate_is_not_ready() {
+    let server = Server::with_handler(HOST, 0, specification());
+    let server = start(server.tls(cert("server.crt"), cert("server.key")));
+    for (trusted, status) in [("certs/ca.crt", "200"), ("certs/other-ca.crt", "503")] {
+        let options = [&METRICS as &[_], &["--tls-ca", trusted]].concat();
+        wait_for_readyz(&gateway(server.local_addr(), &options), status);
+    }
+    let tls = ["--tls", &cert("server.crt"), &cert("server.key")];
+    for (tls, options) in [(&[] as &[_], &[] as &[_]), (&tls, &["--tls-ca", "certs/ca.crt"])] {
+        let python = python::Server::start(&[&["--handler", "echo"], tls].concat());
+        let gateway = gateway(python.addr, &[&METRICS, options].concat());
+        wait_for_readyz(&gateway, "200");
+        assert_eq!(call(&gateway, "m"), json!({"method": "m"}), "the look has hurt nobody");
+    }
 }
 
 #[test]

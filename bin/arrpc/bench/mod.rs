@@ -12,7 +12,7 @@ mod stream;
 mod tally;
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -23,7 +23,6 @@ use arrpc::internals::{self, Sealer};
 use arrpc::{Client, Error, Phase, Value, blocking, value};
 use async_signal::{Signal, Signals};
 use clap::builder::ArgPredicate;
-use futures_rustls::pki_types::ServerName;
 use smol::stream::StreamExt;
 
 use crate::argument::{self, Address};
@@ -191,16 +190,7 @@ fn request(message: &Value, secret: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
 fn target(arguments: &Arguments) -> Result<Target, Failure> {
     let Arguments { address, timeout, .. } = arguments;
     let host = address.host_or_localhost();
-    let tls = match arguments.security.tls_config()? {
-        None => None,
-        // One certificate is trusted there, whatever its name.
-        Some(config) if address.is_unix() => Some((config, Ipv4Addr::UNSPECIFIED.into())),
-        Some(config) => {
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|error| Failure::usage(error.to_string()))?;
-            Some((config, name))
-        }
-    };
+    let tls = arguments.security.tls(address)?;
     #[cfg(unix)]
     if let Some(path) = host.strip_prefix("unix:") {
         return Ok(Target { place: Place::Unix(path.into()), tls });

@@ -1,6 +1,8 @@
 //! `arrpc gateway`: JSON-RPC 2.0 over HTTP in front of another server, until a signal stops it. Each
 //! call goes on as a message, and what comes back is its response. Knows no methods.
 
+mod readiness;
+
 use std::error::Error as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::running;
 use crate::send::Exchange;
 use crate::shell;
+use readiness::Readiness;
 
 const AFTER_HELP: &str = r#"Calls:
   The call {"jsonrpc": "2.0", "method": "plus", "params": [1, 2], "id": 1} comes to the server
@@ -125,8 +128,8 @@ pub(crate) struct Arguments {
     exchange: Exchange,
 }
 
-/// Gives an option of `arrpc send` the heading of its side, and those another help that concern each
-/// call here.
+/// Gives an option of `arrpc send` the heading of its side, and those another help that are about more
+/// here.
 fn beside_http(argument: Arg) -> Arg {
     let argument = match argument.get_help_heading() {
         Some(HTTP | "Metrics") => argument,
@@ -138,6 +141,10 @@ fn beside_http(argument: Arg) -> Arg {
         "timeout" => argument
             .default_value("30")
             .help("How long a call may take in all, such as 0.5; inf is no limit"),
+        "metrics" => argument.help(
+            "Serve Prometheus metrics, at /metrics, charts of them, at /, and whether the server \
+             behind can be reached, at /readyz [default: off]",
+        ),
         "retries" => argument.help(
             "How often to send a call again if its connection ends before the reply: any call, so \
              only for servers whose methods may all run more than once; in the long run one for ten \
@@ -150,11 +157,24 @@ fn beside_http(argument: Arg) -> Arg {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let secret = arguments.exchange.auth_secret()?;
-    let server = server(arguments, secret.as_deref());
-    running::run(server, arguments.drain_timeout, |server| announce(arguments, server))
+    let answered = Arc::<AtomicBool>::default();
+    let server = server(arguments, secret.as_deref(), answered.clone());
+    let readiness = match arguments.metrics.are_on() {
+        true => {
+            let Arguments { to, exchange, .. } = arguments;
+            Some(Readiness::new(to, exchange.tls(to)?, answered))
+        }
+        false => None, // nobody can ask
+    };
+    running::run(server, arguments.drain_timeout, |server| {
+        if let Some(readiness) = readiness {
+            smol::spawn(readiness.watch()).detach();
+        }
+        announce(arguments, server)
+    })
 }
 
-fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
+fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool>) -> Server {
     let client = arguments
         .exchange
         .client(&arguments.to, secret)
@@ -165,6 +185,7 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>) -> Server {
         to: arguments.to.to_string().into(),
         needs_token: arguments.token_file.is_some(),
         in_trouble: Arc::default(),
+        answered,
     };
     let http = Http::new(0).path(&arguments.path).max_batch(arguments.max_batch);
     let http = arguments.cors.iter().fold(http, Http::cors);
@@ -195,6 +216,8 @@ struct Gateway {
     /// Whether the last call could not be answered: the log tells of the first one only, as anybody
     /// may make many.
     in_trouble: Arc<AtomicBool>,
+    /// Set with each answer of the server behind.
+    answered: Arc<AtomicBool>,
 }
 
 impl Handler for Gateway {
@@ -211,8 +234,8 @@ impl Handler for Gateway {
                 entries.retain(|(key, _)| key.as_str() != Some("token"));
             }
         }
-        let (client, to, in_trouble) =
-            (self.client.clone(), self.to.clone(), self.in_trouble.clone());
+        let (client, to) = (self.client.clone(), self.to.clone());
+        let (in_trouble, answered) = (self.in_trouble.clone(), self.answered.clone());
         Response::later(async move {
             let answer = match client.send(message).await {
                 Ok(reply) => Ok(reply),
@@ -220,6 +243,7 @@ impl Handler for Gateway {
                 Err(error) => return Err(failed(&error, &to, &in_trouble)),
             };
             in_trouble.store(false, Ordering::Relaxed);
+            answered.store(true, Ordering::Relaxed);
             answer
         })
     }
