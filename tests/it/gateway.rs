@@ -456,6 +456,11 @@ fn the_line_that_the_gateway_prints_works_when_pasted() {
         let gateway = Served::start(arrpc(&[&["gateway", "--to", &to], &options[..]].concat()));
         assert!(gateway.lines[0].starts_with(&format!("Listening on {scheme}")));
         assert_eq!(gateway.lines[1], format!("Calls are answered by {to}"));
+        let above = &gateway.lines[gateway.lines.len() - 2];
+        assert!(
+            above.ends_with("; if the server has no Router, with one of its methods:"),
+            "{above}"
+        );
         let line = gateway.lines.last().expect("it printed some").replace("YOUR-TOKEN", "a-token");
         let pasted = run(shell(&line), "");
         let expected = r#"{"jsonrpc":"2.0","result":{"method":"arrpc.methods"},"id":1}"#;

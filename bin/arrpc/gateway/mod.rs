@@ -298,12 +298,16 @@ fn announce(arguments: &Arguments, server: &ServerHandle) -> io::Result<()> {
         writeln!(out, "Metrics at http://{address}/metrics")?;
     }
     let needs = if arguments.token_file.is_some() { ", with your token" } else { "" };
-    writeln!(out, "Try it from another terminal{needs}:")?;
+    writeln!(
+        out,
+        "Try it from another terminal{needs}; if the server has no Router, with one of its methods:"
+    )?;
     writeln!(out, "  {}", curl_command(arguments, scheme, server))?;
     out.flush()
 }
 
-/// A line for a shell in the same directory. What it calls is a method of every Router.
+/// A line for a shell in the same directory. It calls a method of every Router; there is none that
+/// every server has.
 fn curl_command(arguments: &Arguments, scheme: &str, server: &ServerHandle) -> String {
     let mut words = vec!["curl".into()];
     let mut host = running::reachable(server.local_addr()).to_string();
