@@ -61,12 +61,12 @@ pub(crate) struct Exchange {
     /// How deep arrays and maps in the reply may be nested, 1024 at most
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 128, help_heading = "Limits")]
     #[arg(allow_negative_numbers = true)]
-    max_depth: usize,
+    pub(crate) max_depth: usize,
 
     /// Values that the reply may hold in all, a map entry is two
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1 << 20, help_heading = "Limits")]
     #[arg(allow_negative_numbers = true)]
-    max_items: usize,
+    pub(crate) max_items: usize,
 
     /// How long the TLS handshake may take
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "5")]

@@ -218,7 +218,7 @@ fn a_reply_that_is_none_or_too_large_is_an_error_that_tells_nothing_of_it() {
     let in_front_of_stranger = gateway(format_args!("{HOST}:{stranger}"), &[]);
     assert_eq!(call(&in_front_of_stranger, "m"), error);
     let server = serve(specification());
-    let limited = gateway(server.local_addr(), &["--max-message-bytes", "3"]);
+    let limited = gateway(server.local_addr(), &["--max-reply-bytes", "3"]);
     assert_eq!(call(&limited, "get_data"), error);
 }
 
@@ -409,7 +409,7 @@ fn connections_to_the_server_behind_are_kept_and_no_more_than_were_asked_for() {
 fn the_options_of_http_are_those_of_the_gateway() {
     let server = serve(specification());
     let options = ["--path", "/rpc", "--cors", "https://a.example", "--cors", "https://b.example"];
-    let options = [&options as &[_], &["--max-batch", "2", "--max-body-bytes", "200"]].concat();
+    let options = [&options as &[_], &["--max-batch", "2", "--max-message-bytes", "200"]].concat();
     let options = [&options as &[_], &["--message-timeout", "1"]].concat();
     let gateway = gateway(server.local_addr(), &options);
     assert!(gateway.addr.ends_with("/rpc"), "{}", gateway.addr);
@@ -434,9 +434,36 @@ fn the_options_of_http_are_those_of_the_gateway() {
     let batch = |calls: usize| format!("[{}]", vec!["1"; calls].join(","));
     assert!(send(&to_path("", &batch(2))).json().is_array());
     assert!(send(&to_path("", &batch(3))).data().contains("max_batch"));
-    assert_eq!(send(&to_path("", &" ".repeat(201))).status, 413);
+    let too_large = send(&to_path("", &" ".repeat(201)));
+    assert_eq!(too_large.status, 413);
+    assert_eq!(too_large.data(), "the body is larger than 200 bytes (max_message_bytes)");
     let half = to_path("", call);
     assert_eq!(send(&half[..half.len() - 1]).status, 408);
+}
+
+#[test]
+fn the_limits_that_callers_are_told_of_have_the_names_of_options() {
+    let server = serve(specification());
+    let options = ["--max-message-bytes", "300", "--max-depth", "4", "--max-items", "10"];
+    let small = gateway(server.local_addr(), &options);
+    let poor = gateway(server.local_addr(), &["--max-memory-bytes", "1000000"]);
+    let call = |params: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"get_data","params":{params}}}"#)
+    };
+    let help = run(arrpc(&["gateway", "--help"]), "").stdout;
+    for (gateway, body, limit) in [
+        (&small, call(&format!("[\"{}\"]", "a".repeat(300))), "max_message_bytes"),
+        (&small, call("[[[[[[[[]]]]]]]]"), "max_depth"),
+        (&small, call(&format!("[{}1]", "1,".repeat(100))), "max_items"),
+        (&poor, call(&format!("[{}1]", "1,".repeat(100_000))), "max_memory_bytes"),
+    ] {
+        let told = post(gateway, "", &body).data();
+        assert!(told.contains(&format!("({limit}")), "{told}");
+        let (http, _) = help.split_once("--max-reply-bytes").expect("it has the other one");
+        let option = format!("--{} <N>", limit.replace('_', "-"));
+        let told_of_it = if limit == "max_message_bytes" { http } else { &help };
+        assert!(told_of_it.contains(&option), "{option}: {help}");
+    }
 }
 
 #[test]

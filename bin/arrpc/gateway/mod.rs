@@ -90,9 +90,14 @@ pub(crate) struct Arguments {
     max_batch: usize,
 
     /// Bytes that the body of a request may have; the default is 16 MiB
-    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 16 << 20, help_heading = HTTP)]
+    #[arg(long = "max-message-bytes", value_name = "N", value_parser = argument::count::<usize>, default_value_t = 16 << 20, help_heading = HTTP)]
     #[arg(allow_negative_numbers = true)]
     max_body_bytes: usize,
+
+    /// Bytes of memory that the calls of all callers may take together; the default is 512 MiB
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 512 << 20, help_heading = HTTP)]
+    #[arg(allow_negative_numbers = true)]
+    max_memory_bytes: usize,
 
     /// How long a request may take to arrive, and the next one on its connection to begin
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "30")]
@@ -141,6 +146,16 @@ fn beside_http(argument: Arg) -> Arg {
         "timeout" => argument
             .default_value("30")
             .help("How long a call may take in all, such as 0.5; inf is no limit"),
+        // Callers are told of the limits by the library's names, so an option that has the name of one
+        // is about what they send.
+        "max_message_bytes" => argument.long("max-reply-bytes").help(
+            "Bytes that a reply may have, max_message_bytes of the reply in the log; the default is \
+             64 MiB",
+        ),
+        "max_depth" => argument
+            .help("How deep arrays and maps in a call or its reply may be nested, 1024 at most"),
+        "max_items" => argument
+            .help("Values that a request or a reply may hold in all, an entry of an object is two"),
         "metrics" => argument.help(
             "Serve Prometheus metrics, at /metrics, charts of them, at /, and whether the server \
              behind can be reached, at /readyz [default: off]",
@@ -194,6 +209,9 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
         .http_only()
         .http(http)
         .max_message_bytes(arguments.max_body_bytes)
+        .max_memory_bytes(arguments.max_memory_bytes)
+        .max_depth(arguments.exchange.max_depth)
+        .max_items(arguments.exchange.max_items)
         .message_timeout(arguments.message_timeout)
         .drain_timeout(arguments.drain_timeout);
     if let Some(file) = &arguments.token_file {
