@@ -303,6 +303,47 @@ fn a_server_behind_writes_no_lines_of_the_log() {
 }
 
 #[test]
+fn calls_that_take_too_long_are_logged_now_and_then() {
+    let server = serve(specification().method("never", [], std::future::pending::<()>));
+    let gateway = gateway(server.local_addr(), &["--timeout", "3"]);
+    for _ in 0..2 {
+        assert_eq!(call(&gateway, "never")["code"], json!(-32002));
+        assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));
+    }
+    let log = log(gateway);
+    assert_eq!(log.matches("WARN").count(), 1, "once a minute: {log}");
+    assert!(log.contains("calls take too long") && log.contains("calls=1"), "{log}");
+    assert!(log.contains(&server.local_addr().to_string()), "{log}");
+}
+
+#[test]
+fn refused_tokens_are_logged_now_and_then_and_not_with_the_token() {
+    let tokens = File::new("gateway logged tokens", "kqxwvzjy\n");
+    let asking = Server::with_handler(HOST, 0, Router::new().method("m", [], || 1).private("m"));
+    let asking = start(asking.tokens(Tokens::new([("anna", "kqxwvzjy")])));
+    let echoing = start(echo());
+    let of_the_gateway = ["--token-file", tokens.path()];
+    for (server, options) in [(&asking, &[] as &[_]), (&echoing, &of_the_gateway)] {
+        for (more, expected) in [(&[] as &[_], 1), (&["--debug"], 3)] {
+            let gateway = gateway(server.local_addr(), &[options, more].concat());
+            let sent = json!({"jsonrpc": "2.0", "method": "m", "id": 1});
+            for headers in ["", "X-Api-Token: fjordbank\r\n", "X-Api-Token: vexgymzq\r\n"] {
+                assert_eq!(call_with(&gateway, headers, &sent)["code"], json!(-32001));
+            }
+            let known = call_with(&gateway, "X-Api-Token: kqxwvzjy\r\n", &sent);
+            assert!(known.get("code").is_none(), "{known}");
+            let log = log(gateway);
+            assert_eq!(log.matches("denied access").count(), expected, "{log}");
+            assert_eq!(log.matches("WARN").count(), 1, "once a minute: {log}");
+            assert!(log.contains("caller=127.0.0.1:") && log.contains("calls=1"), "{log}");
+            for token in ["fjordbank", "vexgymzq", "kqxwvzjy"] {
+                assert!(!log.contains(token), "{log}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_token_goes_to_the_server_behind_which_knows_whose_it_is() {
     let whoami = |context: Context| context.identity().map(str::to_owned);
     let router = Router::new().method("whoami", [], whoami).private("whoami");

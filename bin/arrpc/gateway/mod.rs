@@ -1,9 +1,9 @@
 //! `arrpc gateway`: JSON-RPC 2.0 over HTTP in front of another server, until a signal stops it. Each
 //! call goes on as a message, and what comes back is its response. Knows no methods.
 
+mod log;
 mod readiness;
 
-use std::error::Error as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::running;
 use crate::send::Exchange;
 use crate::shell;
+use log::Log;
 use readiness::Readiness;
 
 const AFTER_HELP: &str = r#"Calls:
@@ -195,13 +196,9 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
         .client(&arguments.to, secret)
         .max_connections(arguments.max_connections)
         .pipelined(arguments.pipelined);
-    let gateway = Gateway {
-        client,
-        to: arguments.to.to_string().into(),
-        needs_token: arguments.token_file.is_some(),
-        in_trouble: Arc::default(),
-        answered,
-    };
+    let log = Arc::new(Log::new(arguments.to.to_string()));
+    let gateway =
+        Gateway { client, needs_token: arguments.token_file.is_some(), log: log.clone(), answered };
     let http = Http::new(0).path(&arguments.path).max_batch(arguments.max_batch);
     let http = arguments.cors.iter().fold(http, Http::cors);
     let Address { host, port } = &arguments.listen;
@@ -213,7 +210,13 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
         .max_depth(arguments.exchange.max_depth)
         .max_items(arguments.exchange.max_items)
         .message_timeout(arguments.message_timeout)
-        .drain_timeout(arguments.drain_timeout);
+        .drain_timeout(arguments.drain_timeout)
+        // Of the gateway's own tokens, or of those that the server behind wants.
+        .on_error(move |error, context, _took| {
+            if error.code() == Some("access_denied") {
+                log.denied(context.peer_addr());
+            }
+        });
     if let Some(file) = &arguments.token_file {
         server = server.tokens(Tokens::file(file));
     }
@@ -227,13 +230,9 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
 /// Answers calls with what another server answers.
 struct Gateway {
     client: Client,
-    /// For the log.
-    to: Arc<str>,
     /// Whether only callers with a token of the gateway's are let in. Invariant: then no token goes on.
     needs_token: bool,
-    /// Whether the last call could not be answered: the log tells of the first one only, as anybody
-    /// may make many.
-    in_trouble: Arc<AtomicBool>,
+    log: Arc<Log>,
     /// Set with each answer of the server behind.
     answered: Arc<AtomicBool>,
 }
@@ -252,15 +251,15 @@ impl Handler for Gateway {
                 entries.retain(|(key, _)| key.as_str() != Some("token"));
             }
         }
-        let (client, to) = (self.client.clone(), self.to.clone());
-        let (in_trouble, answered) = (self.in_trouble.clone(), self.answered.clone());
+        let (client, log, answered) =
+            (self.client.clone(), self.log.clone(), self.answered.clone());
         Response::later(async move {
             let answer = match client.send(message).await {
                 Ok(reply) => Ok(reply),
                 Err(Error::Rpc(error)) => Err(error),
-                Err(error) => return Err(failed(&error, &to, &in_trouble)),
+                Err(error) => return Err(failed(&error, &log)),
             };
-            in_trouble.store(false, Ordering::Relaxed);
+            log.answered();
             answered.store(true, Ordering::Relaxed);
             answer
         })
@@ -274,11 +273,14 @@ impl Handler for Gateway {
 
 /// What a caller is told of a call that the server behind did not answer: nothing of where that is,
 /// and of how it is reached. The log has the rest.
-fn failed(error: &Error, to: &str, in_trouble: &AtomicBool) -> RpcError {
+fn failed(error: &Error, log: &Log) -> RpcError {
     let unavailable = |text| RpcError::with_code("unavailable", text);
     let told = match error {
-        // The client tells its debug log, and that one method is slow is no trouble of all.
-        Error::Timeout { .. } => return RpcError::with_code("timeout", error),
+        // That one method is slow is no trouble of all.
+        Error::Timeout { .. } => {
+            log.late(error);
+            return RpcError::with_code("timeout", error);
+        }
         Error::Connect { .. } | Error::Tls { .. } => {
             unavailable("no connection to the server behind the gateway")
         }
@@ -294,11 +296,7 @@ fn failed(error: &Error, to: &str, in_trouble: &AtomicBool) -> RpcError {
         ),
         _ => RpcError::new("the gateway failed, its log has the details"),
     };
-    if !in_trouble.swap(true, Ordering::Relaxed) {
-        // Strings are escaped in the log: those of the server behind may be anything.
-        let cause = error.source().map(ToString::to_string);
-        tracing::warn!(server = to, error = error.to_string(), cause, "calls are not answered");
-    }
+    log.failed(error);
     told
 }
 
