@@ -433,6 +433,38 @@ fn sixty_four_callers_are_answered_at_once_each_with_its_own() {
 }
 
 #[test]
+fn a_slow_batch_leaves_connections_for_other_callers() {
+    for (options, at_once) in [(&[] as &[_], 16), (&["--max-connections", "2"], 1)] {
+        let (gate, opened) = channel::bounded::<()>(1);
+        let running = Arc::new(AtomicUsize::new(0));
+        let peak = Arc::new(AtomicUsize::new(0));
+        let (counted, highest) = (running.clone(), peak.clone());
+        let router = specification().method("wait", [], move || {
+            let (opened, running, peak) = (opened.clone(), counted.clone(), highest.clone());
+            async move {
+                peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let _ = opened.recv().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        let server = serve(router);
+        let gateway = gateway(server.local_addr(), options);
+        let wait = |id| json!({"jsonrpc": "2.0", "method": "wait", "id": id});
+        let batch: Vec<_> = (0..100).map(wait).collect();
+        let mut peer = Raw::connect(address(&gateway));
+        peer.send(&request("", &json!(batch).to_string()));
+        while running.load(Ordering::SeqCst) < at_once {
+            thread::yield_now();
+        }
+        assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));
+        gate.close();
+        let answers = Response::read(&mut peer.0).json();
+        assert_eq!(answers.as_array().map(Vec::len), Some(100));
+        assert_eq!(peak.load(Ordering::SeqCst), at_once);
+    }
+}
+
+#[test]
 fn connections_to_the_server_behind_are_kept_and_no_more_than_were_asked_for() {
     let server = serve(specification());
     let (addr, connections) = relay(server.local_addr());

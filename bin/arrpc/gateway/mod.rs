@@ -85,7 +85,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = HTTP)]
     listen_tls_key: Option<PathBuf>,
 
-    /// Calls that a batch may have
+    /// Calls that a batch may have; some are under way at once, a quarter of what may be on its way to
+    /// the server behind, and 64 at most
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1000, help_heading = HTTP)]
     #[arg(allow_negative_numbers = true)]
     max_batch: usize,
@@ -205,6 +206,7 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
     let mut server = Server::with_handler(host, *port, gateway)
         .http_only()
         .http(http)
+        .max_in_flight(in_flight(arguments))
         .max_message_bytes(arguments.max_body_bytes)
         .max_memory_bytes(arguments.max_memory_bytes)
         .max_depth(arguments.exchange.max_depth)
@@ -225,6 +227,13 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
         server = server.tls(certificate, key);
     }
     arguments.metrics.of(server)
+}
+
+/// How many calls of one batch are under way at once: not all that the server behind takes, or one
+/// slow batch would leave nothing for the other callers.
+fn in_flight(arguments: &Arguments) -> usize {
+    let all = arguments.max_connections.saturating_mul(arguments.pipelined);
+    (all / 4).clamp(1, 64)
 }
 
 /// Answers calls with what another server answers.
