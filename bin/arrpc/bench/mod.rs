@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use arrpc::internals::{self, Sealer};
+use arrpc::internals::{self, Encrypter, ReplyOpener, Sealer};
 use arrpc::{Client, Error, Phase, Value, blocking, value};
 use async_signal::{Signal, Signals};
 use clap::builder::ArgPredicate;
@@ -48,12 +48,15 @@ the --timeout. Their latencies do not count. A lost connection is opened again 1
 connections have been lost without a reply in between for as long as the --timeout. Ctrl-C ends a
 run, and what was measured until then is printed.
 
+All requests are the same bytes, signed or encrypted once. With --encrypt each reply is decrypted,
+not just compared with the first, which may take more --threads.
+
 Exit codes:
   0  every request was answered, and no connection lost
   1  there were errors or lost connections, the report is printed; or what is not below
   2  usage: wrong arguments or JSON, a file that cannot be read or used
   3  cannot connect, or TLS failed
-  4  the server refused the signature, or its absence
+  4  the server refused the signature, or its absence, or a reply was not encrypted as it must be
   5  timeout of the first request, or while connecting
   7  the connection ended before the first reply, or what came is no reply";
 
@@ -124,19 +127,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    if arguments.security.encrypts() {
-        return Err(Failure::usage(
-            "bench cannot --encrypt: it repeats one request and compares replies, and no two \
-             encrypted ones are the same; it measures signed messages, without --encrypt",
-        ));
-    }
     let secret = arguments.security.auth_secret()?;
     let message = match (&arguments.message, arguments.message_bytes) {
         (Some(message), _) => message.clone(),
         (None, Some(bytes)) => Value::Binary(vec![0; bytes as usize]),
         (None, None) => value!({"foo": "bar"}),
     };
-    let request = request(&message, secret.as_deref())?;
+    let encrypted = arguments.security.encrypts();
+    let (request, opener) = request(&message, secret.as_deref(), encrypted)?;
     let client = arguments.security.client(&arguments.address, secret.as_deref());
     probe(client.timeout(arguments.timeout), message)
         .map_err(|error| arguments.security.failure(error, secret.is_some()))?;
@@ -144,6 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let plan = Plan {
         target: target(arguments)?,
         request,
+        opener,
         pipeline: arguments.pipeline,
         timeout: arguments.timeout,
     };
@@ -151,7 +150,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let report = Report {
         server: plan.target.place.to_string(),
         is_over_tls: plan.target.tls.is_some(),
-        is_signed: secret.is_some(),
+        is_signed: secret.is_some() && !encrypted,
+        is_encrypted: encrypted,
         connections: arguments.connections,
         pipeline: arguments.pipeline,
         threads: arguments.threads.min(arguments.connections),
@@ -177,14 +177,22 @@ fn probe(client: Client, message: Value) -> Result<(), Error> {
     }
 }
 
-/// The bytes of a request.
-fn request(message: &Value, secret: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+/// The bytes of a request, and what its replies open with, if it is encrypted.
+fn request(
+    message: &Value,
+    secret: Option<&[u8]>,
+    encrypted: bool,
+) -> Result<(Vec<u8>, Option<ReplyOpener>), Failure> {
     let mut packed = Vec::new();
     internals::encode(message, &mut packed).map_err(Failure::usage)?;
-    let Some(secret) = secret else { return Ok(packed) };
+    let Some(secret) = secret else { return Ok((packed, None)) };
     let mut sealed = Vec::new();
+    if encrypted {
+        let opener = Encrypter::new(secret).seal_request(&packed, &mut sealed);
+        return Ok((sealed, Some(opener.map_err(Failure::usage)?)));
+    }
     Sealer::new(secret).seal(&packed, &mut sealed);
-    Ok(sealed)
+    Ok((sealed, None))
 }
 
 fn target(arguments: &Arguments) -> Result<Target, Failure> {
