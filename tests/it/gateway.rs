@@ -389,6 +389,27 @@ fn with_a_token_file_only_its_callers_are_let_in_and_no_token_goes_on() {
 }
 
 #[test]
+fn a_line_of_the_token_file_that_may_be_meant_otherwise_is_warned_of() {
+    let tokens = "# bob:off\n\nanna: a:token\nbob:kqxwvzjy\nb-token\n  carl:fjordbank \n";
+    let tokens = File::new("gateway colons", tokens);
+    let server = start(echo());
+    let gateway = gateway(server.local_addr(), &["--token-file", tokens.path()]);
+    let sent = json!({"jsonrpc": "2.0", "method": "m", "id": 1});
+    for token in ["a:token", "bob:kqxwvzjy", "b-token"] {
+        let header = format!("X-Api-Token: {token}\r\n");
+        assert_eq!(call_with(&gateway, &header, &sent), json!({"method": "m"}), "{token}");
+    }
+    let log = log(gateway);
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    for (warning, line) in warnings.iter().zip(["line=4", "line=6"]) {
+        assert!(warning.contains("the whole line is a token") && warning.contains(line), "{log}");
+        assert!(warning.contains(tokens.path()), "{log}");
+    }
+    assert!(!log.contains("kqxwvzjy") && !log.contains("fjordbank"), "{log}");
+}
+
+#[test]
 fn sixty_four_callers_are_answered_at_once_each_with_its_own() {
     let (gate, opened) = channel::bounded::<()>(1);
     let waiting = Arc::new(AtomicUsize::new(0));

@@ -3,6 +3,7 @@
 
 mod log;
 mod readiness;
+mod tokens;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -72,8 +73,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ORIGIN", help_heading = HTTP)]
     cors: Vec<String>,
 
-    /// Let in only callers that show a token in this file, a line for each: the token, or NAME: TOKEN;
-    /// it is read again when it changes [default: all callers, and a token goes to the server]
+    /// Let in only callers that show a token in this file, a line for each: the token, or NAME: TOKEN
+    /// with a space behind the colon; it is read again when it changes [default: all callers, and a token goes to the server]
     #[arg(long, value_name = "FILE", help_heading = HTTP)]
     token_file: Option<PathBuf>,
 
@@ -220,6 +221,7 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
             }
         });
     if let Some(file) = &arguments.token_file {
+        tokens::warn_of_colons(file);
         server = server.tokens(Tokens::file(file));
     }
     if let (Some(certificate), Some(key)) = (&arguments.listen_tls_cert, &arguments.listen_tls_key)
