@@ -27,8 +27,8 @@ pub(crate) struct Security {
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Security")]
     tls_key: Option<PathBuf>,
 
-    /// Sign the message with the secret in this file, a newline at its end not included
-    /// [default: the environment's ARRPC_AUTH_SECRET, or else no signature]
+    /// Sign the message with the secret in this file, a newline at its end not included, or encrypt
+    /// it with --encrypt [default: the environment's ARRPC_AUTH_SECRET, or else no signature]
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
 

@@ -12,9 +12,15 @@ use crate::argument::{self, Address};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::security::{Security, Tls};
 
+const EXAMPLES: &str = r#"Examples:
+  arrpc send 127.0.0.1:8080 '{"foo": "bar"}'
+  arrpc send 127.0.0.1:8080 '{"$bin": "AAE="}'    # two bytes, in base64
+  echo '[1, 2.5]' | arrpc send 127.0.0.1:8080 - --timeout 5
+  arrpc send 10.0.0.7:8080 1 --tls-ca ca.crt --auth-secret-file secret"#;
+
 /// Send a message, and print the reply as JSON.
 #[derive(clap::Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Arguments {
     /// Where the server listens, or unix:PATH for a Unix socket; no host is localhost
     #[arg(value_name = "HOST:PORT")]

@@ -607,6 +607,21 @@ fn the_defaults_in_the_help_are_the_librarys() {
 }
 
 #[test]
+fn every_help_has_examples_and_the_exit_codes_of_its_command() {
+    for command in ["serve", "send", "call", "methods", "gateway", "bench", "new"] {
+        let help = run(arrpc(&[command, "--help"]), "").stdout;
+        assert!(help.contains(&format!("\nExamples:\n  arrpc {command} ")), "{help}");
+        assert!(help.contains("\nExit codes:\n  0 "), "{help}");
+        let listens = ["serve", "gateway"].contains(&command);
+        assert_eq!(help.contains("cannot listen"), listens, "{help}");
+        assert!(!listens || !help.contains("cannot connect"), "{help}");
+    }
+    // The same thing under both of its names.
+    run(arrpc(&["bench", "127.0.0.1:1", "--pipelined", "0"]), "").check(2, &["1 at least"]);
+    run(arrpc(&["gateway", "--to", "a:1", "--pipeline", "0"]), "").check(2, &["1 at least"]);
+}
+
+#[test]
 fn the_help_names_every_exit_code() {
     let help = run(arrpc(&["send", "--help"]), "");
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));

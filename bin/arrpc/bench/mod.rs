@@ -38,8 +38,7 @@ use tally::Tally;
 /// Too many open files, on every Unix.
 const EMFILE: i32 = 24;
 
-const AFTER_HELP: &str = "\
-One request is sent before the others, and fails as that of `arrpc send` would. The latency of a
+const AFTER_HELP: &str = r#"One request is sent before the others, and fails as that of `arrpc send` would. The latency of a
 request counts until its reply has been read: from when it was written, or with --rate from when it
 was due, so that a server that stalls does not hide how many requests had to wait for it.
 
@@ -51,6 +50,12 @@ run, and what was measured until then is printed.
 All requests are the same bytes, signed or encrypted once. With --encrypt each reply is decrypted,
 not just compared with the first, which may take more --threads.
 
+Examples:
+  arrpc bench 127.0.0.1:8080
+  arrpc bench 127.0.0.1:8080 --connections 8 --message '{"get": 7}'
+  arrpc bench 127.0.0.1:8080 --pipeline 64 --requests 1000000
+  arrpc bench 127.0.0.1:8080 --rate 5000 --json
+
 Exit codes:
   0  every request was answered, and no connection lost
   1  there were errors or lost connections, the report is printed; or what is not below
@@ -58,7 +63,7 @@ Exit codes:
   3  cannot connect, or TLS failed
   4  the server refused the signature, or its absence, or a reply was not encrypted as it must be
   5  timeout of the first request, or while connecting
-  7  the connection ended before the first reply, or what came is no reply";
+  7  the connection ended before the first reply, or what came is no reply"#;
 
 /// Send requests as fast as they are answered, or at a fixed rate, and print how long replies take
 #[derive(clap::Args)]
@@ -73,9 +78,10 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true)]
     connections: usize,
 
-    /// Requests in flight on each connection; a server by the Python package takes one
+    /// Requests on their way on each connection: more than one is not for a Python server, which would
+    /// answer the first of them only
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, alias = "pipelined")]
     pipeline: usize,
 
     /// How long to send requests

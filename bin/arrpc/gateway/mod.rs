@@ -19,7 +19,7 @@ use arrpc::{
 use clap::Arg;
 
 use crate::argument::{self, Address};
-use crate::failure::Failure;
+use crate::failure::{Failure, SERVER_EXIT_CODES};
 use crate::metrics::Metrics;
 use crate::running;
 use crate::send::Exchange;
@@ -32,8 +32,9 @@ const AFTER_HELP: &str = r#"Calls:
   behind as the message {"method": "plus", "params": [1, 2]}: what a Router looks for, and any
   handler can read. The key "params" is left out if a call has none. A caller's token stands
   beside them as "token", unless there is a --token-file. The reply is the result.
-  Errors that begin with [unknown_method] or [invalid_params] get the codes -32601 and -32602,
-  others -32000; -32002 is a timeout, -32004 a server behind that cannot be reached.
+  Errors that begin with [unknown_method], [invalid_params] or [access_denied] get the codes -32601,
+  -32602 and -32001, others -32000; -32002 is a timeout, -32003 an overload, -32004 a server behind
+  that cannot be reached.
 
 Examples:
   arrpc gateway --to 127.0.0.1:8080
@@ -42,22 +43,15 @@ Examples:
   arrpc gateway --to 127.0.0.1:8080 --pipelined 64 --cors https://example.com
 
   curl http://127.0.0.1:8000/api -H 'Content-Type: application/json' \
-    -d '{"jsonrpc": "2.0", "method": "plus", "params": [1, 2], "id": 1}'
-
-Exit codes:
-  0      stopped by a signal
-  2      usage: wrong arguments, a file that cannot be read or used
-  3      cannot listen
-  128+N  ended at once by a second signal, N
-  1      anything else"#;
+    -d '{"jsonrpc": "2.0", "method": "plus", "params": [1, 2], "id": 1}'"#;
 
 const HTTP: &str = "HTTP";
 const SERVER_BEHIND: &str = "Server behind";
 
-/// Let callers over HTTP call the methods of a server, in JSON-RPC 2.0, until SIGINT or SIGTERM: any
-/// server of messages, one in Python as well.
+/// Answer JSON-RPC 2.0 over HTTP with the methods of a server behind, any arrpc server, one in Python
+/// as well, until SIGINT or SIGTERM.
 #[derive(clap::Args)]
-#[command(after_help = AFTER_HELP, mut_args(beside_http))]
+#[command(after_help = format!("{AFTER_HELP}\n\n{SERVER_EXIT_CODES}"), mut_args(beside_http))]
 pub(crate) struct Arguments {
     /// Where to listen, or unix:PATH for a Unix socket; port 0 takes a free one, no host is every
     /// IPv4 interface
@@ -74,7 +68,7 @@ pub(crate) struct Arguments {
     cors: Vec<String>,
 
     /// Let in only callers that show a token in this file, a line for each: the token, or NAME: TOKEN
-    /// with a space behind the colon; it is read again when it changes [default: all callers, and a token goes to the server]
+    /// with a space behind the colon; it is read again when it changes [default: let in all, and pass their tokens on to the server]
     #[arg(long, value_name = "FILE", help_heading = HTTP)]
     token_file: Option<PathBuf>,
 
@@ -86,8 +80,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = HTTP)]
     listen_tls_key: Option<PathBuf>,
 
-    /// Calls that a batch may have; some are under way at once, a quarter of what may be on its way to
-    /// the server behind, and 64 at most
+    /// Calls that a batch may have; under way at once are as many of them as a quarter of
+    /// --max-connections times --pipelined, 64 at most
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1000, help_heading = HTTP)]
     #[arg(allow_negative_numbers = true)]
     max_batch: usize,
@@ -120,7 +114,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HOST:PORT", help_heading = SERVER_BEHIND)]
     to: Address,
 
-    /// Connections to it; each has one call at a time, or as many as --pipelined says, and further
+    /// Connections to the server; each has one call at a time, or as many as --pipelined says, and further
     /// calls wait
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64, help_heading = SERVER_BEHIND)]
     #[arg(allow_negative_numbers = true)]
@@ -129,7 +123,7 @@ pub(crate) struct Arguments {
     /// Calls that may be on their way on each connection: more than one is faster, and not for a
     /// Python server, which would answer the first of them only
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1, help_heading = SERVER_BEHIND)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, alias = "pipeline")]
     pipelined: usize,
 
     #[command(flatten)]
@@ -160,13 +154,13 @@ fn beside_http(argument: Arg) -> Arg {
         "max_items" => argument
             .help("Values that a request or a reply may hold in all, an entry of an object is two"),
         "metrics" => argument.help(
-            "Serve Prometheus metrics, at /metrics, charts of them, at /, and whether the server \
-             behind can be reached, at /readyz [default: off]",
+            "Serve Prometheus metrics at /metrics, charts of them at /, and for probes /healthz and \
+             /readyz, which asks also whether the server behind can be reached [default: off]",
         ),
         "retries" => argument.help(
             "How often to send a call again if its connection ends before the reply: any call, so \
-             only for servers whose methods may all run more than once; in the long run one for ten \
-             calls, or with -1 until there is a reply or the --timeout is over, also if nothing \
+             only for servers whose methods may all run more than once; in the long run for one call \
+             in ten at the most, or with -1 until there is a reply or the --timeout is over, also if nothing \
              listens",
         ),
         _ => argument,
