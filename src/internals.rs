@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use futures_rustls::rustls::ClientConfig;
 
+use crate::metrics::endpoint::Readiness;
 use crate::net::address::Origin;
 use crate::net::tls::{self, KeyPair, Trust};
 use crate::server::context::Peer;
 use crate::server::handler::{Answer, Closure};
-use crate::wire::cipher::Cipher;
+use crate::wire::cipher::{Cipher, Nonce};
 use crate::wire::{self, FrameFinder, Limits, Protection, Secret, encode, envelope, sealed};
 use crate::{Client, Context, Error, Handler, Reply, Value};
 
@@ -99,9 +100,34 @@ impl Encrypter {
         sealed::seal_request(message, &self.0, out).map(drop).map_err(|error| error.to_string())
     }
 
+    /// The same, and returns what opens the replies to it: all of them, if it is sent several times.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer than 4 GiB.
+    pub fn seal_request(&self, message: &[u8], out: &mut Vec<u8>) -> Result<ReplyOpener, String> {
+        let nonce =
+            sealed::seal_request(message, &self.0, out).map_err(|error| error.to_string())?;
+        Ok(ReplyOpener { cipher: self.0.clone(), nonce })
+    }
+
     /// Decrypts a message where it is, and returns it, if it was encrypted with the same secret.
     pub fn open<'a>(&self, message: &'a mut [u8]) -> Option<&'a [u8]> {
         sealed::open_request(message, &self.0).map(|(_, body)| body)
+    }
+}
+
+/// Decrypts the replies to one encrypted message.
+#[derive(Clone, Debug)]
+pub struct ReplyOpener {
+    cipher: Cipher,
+    nonce: Nonce,
+}
+
+impl ReplyOpener {
+    /// Decrypts a reply where it is, and returns the message in it, if it is one to that message.
+    pub fn open<'a>(&self, reply: &'a mut [u8]) -> Option<&'a [u8]> {
+        sealed::open_reply(reply, &self.cipher, self.nonce)
     }
 }
 
@@ -156,6 +182,19 @@ impl fmt::Debug for Answering {
 /// [`Error::Bind`]: its metrics cannot be listened on.
 pub fn open(client: &Client) -> Result<(), Error> {
     smol::block_on(client.open()).map(drop)
+}
+
+/// While it lives, `/readyz` of the metrics answers that this process is not ready, whatever its servers
+/// are.
+#[derive(Debug)]
+pub struct NotReady(#[expect(dead_code, reason = "counted until it is dropped")] Readiness);
+
+impl NotReady {
+    /// Begins.
+    #[expect(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        Self(Readiness::starting())
+    }
 }
 
 /// Loads the TLS configuration of a client that trusts the server with the `pinned` certificate,

@@ -6,17 +6,26 @@ use std::process::ExitCode;
 
 use arrpc::Error;
 
-/// The exit codes, for the help.
+/// The exit codes of a client, for the help.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  success
   1  anything that is not below
   2  usage: wrong arguments or JSON, a file that cannot be read or used
-  3  cannot connect, or TLS failed (send, bench); cannot listen (serve, gateway)
+  3  cannot connect, or TLS failed
   4  the server refused the signature, or its absence, or a reply was not encrypted as it must be
   5  timeout
   6  the server's handler answered with an error
   7  the connection ended before the reply, or what came is no reply";
+
+/// Those of a server.
+pub(crate) const SERVER_EXIT_CODES: &str = "\
+Exit codes:
+  0      stopped by a signal
+  1      anything that is not below
+  2      usage: wrong arguments or JSON, a file that cannot be read or used
+  3      cannot listen
+  128+N  ended at once by a second signal, N";
 
 const OTHER: u8 = 1;
 const USAGE: u8 = 2;
@@ -95,11 +104,11 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "arrpc: {}", harmless(text));
 }
 
-/// Escapes what a terminal may obey, all control characters but newlines: some texts come from a
-/// server, which has no business with the terminal.
+/// Escapes what a terminal may obey, all control characters: some texts come from a server, which has
+/// no business with the terminal. Newlines too, as what is behind one could pass for a line of ours.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
-        .flat_map(|c| match c.is_control() && c != '\n' {
+        .flat_map(|c| match c.is_control() {
             true => c.escape_default().collect::<Vec<_>>(),
             false => vec![c],
         })

@@ -107,9 +107,9 @@ impl<'a> Method<'a> {
     fn text(&self) -> String {
         let params = entry(self.listed, "params").and_then(Value::as_array);
         let params: Vec<_> = params.into_iter().flatten().map(param).collect();
-        let mut lines = format!("{}({})", word(self.name), params.join(", "));
+        let mut lines = format!("{}({})", harmless(self.name), params.join(", "));
         if let Some(result) = text(self.listed, "result").filter(|result| !result.is_empty()) {
-            lines += &format!(" -> {}", word(result));
+            lines += &format!(" -> {}", harmless(result));
         }
         if let Some(id) = entry(self.listed, "id").and_then(Value::as_u64) {
             lines += &format!("  (id {id})");
@@ -123,16 +123,11 @@ impl<'a> Method<'a> {
 }
 
 fn param(param: &Value) -> String {
-    let name = word(text(param, "name").unwrap_or("?"));
+    let name = harmless(text(param, "name").unwrap_or("?"));
     match text(param, "type") {
-        Some(kind) => format!("{name}: {}", word(kind)),
+        Some(kind) => format!("{name}: {}", harmless(kind)),
         None => name,
     }
-}
-
-/// A text in a line, whose newlines must not make it look like several methods.
-fn word(text: &str) -> String {
-    harmless(text).replace('\n', r"\n")
 }
 
 fn text<'a>(map: &'a Value, key: &str) -> Option<&'a str> {

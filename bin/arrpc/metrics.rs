@@ -4,7 +4,8 @@ use arrpc::Server;
 
 #[derive(clap::Args)]
 pub(crate) struct Metrics {
-    /// Serve Prometheus metrics, at /metrics, and charts of them, at / [default: off]
+    /// Serve Prometheus metrics at /metrics, charts of them at /, and for probes /healthz and /readyz
+    /// [default: off]
     #[arg(long, help_heading = "Metrics")]
     metrics: bool,
 
@@ -18,6 +19,10 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    pub(crate) fn are_on(&self) -> bool {
+        self.metrics || self.metrics_port.is_some() || self.metrics_host.is_some()
+    }
+
     /// Gives a server its metrics, if they are wanted.
     pub(crate) fn of(&self, mut server: Server) -> Server {
         if self.metrics {

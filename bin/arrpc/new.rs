@@ -34,10 +34,18 @@ const KEYWORDS: [&str; 52] = [
     "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
 ];
 
+/// Only Cargo knows what is published, and says no more than that it did not find the package.
+const NOT_PUBLISHED: &str = concat!(
+    "If cargo does not find arrpc-smol ",
+    env!("CARGO_PKG_VERSION"),
+    ", it is not published yet: name a checkout in Cargo.toml instead:\n  \
+     arrpc-smol = { path = \"DIR\", default-features = false }\n"
+);
+
 const AFTER_HELP: &str = "\
 Examples:
-  arrpc new calculator
-  arrpc new calculator --path ../arrpc    # with a checkout of arrpc
+  arrpc new calculator --path ../arrpc    # with a checkout of arrpc in ../arrpc
+  arrpc new calculator                    # with the package on crates.io, once it is published
 
 Exit codes:
   0  success
@@ -52,7 +60,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "NAME", value_parser = package_name)]
     name: String,
 
-    /// Let it depend on the checkout of arrpc in this directory [default: the published package]
+    /// Let it depend on the checkout of arrpc in this directory [default: the package on crates.io, of
+    /// this command's version]
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
 }
@@ -79,8 +88,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Failure::system(&format!("cannot write {}", file.display()), &error)
         })?;
     }
+    let otherwise = match arguments.path {
+        Some(_) => "",
+        None => NOT_PUBLISHED,
+    };
     send::print(&format!(
-        "Made the server {name}. Run it:\n  cd {name}\n  cargo run\n\
+        "Made the server {name}. Run it:\n  cd {name}\n  cargo run\n{otherwise}\
          Try it from another terminal:\n  arrpc call 127.0.0.1:8080 calculator.plus 10 20"
     ))
 }

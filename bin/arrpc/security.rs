@@ -2,10 +2,12 @@
 //! about an error, where its text does not say it.
 
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrpc::{Client, Error, Phase, internals};
+use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::{self, AlertDescription, ClientConfig};
 
 use crate::argument::{self, Address};
@@ -25,8 +27,8 @@ pub(crate) struct Security {
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Security")]
     tls_key: Option<PathBuf>,
 
-    /// Sign the message with the secret in this file, a newline at its end not included
-    /// [default: the environment's ARRPC_AUTH_SECRET, or else no signature]
+    /// Sign the message with the secret in this file, a newline at its end not included, or encrypt
+    /// it with --encrypt [default: the environment's ARRPC_AUTH_SECRET, or else no signature]
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     auth_secret_file: Option<PathBuf>,
 
@@ -50,6 +52,13 @@ struct Trust {
     /// Connect over TLS, and trust the certificate in this PEM file and no other, for any host
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     tls_self_signed: Option<PathBuf>,
+}
+
+/// What the TLS library wants of a client.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) name: ServerName<'static>,
 }
 
 impl Security {
@@ -88,14 +97,21 @@ impl Security {
         client
     }
 
-    /// Loads the TLS configuration of such a client, if it has one.
-    pub(crate) fn tls_config(&self) -> Result<Option<Arc<ClientConfig>>, Failure> {
+    /// Loads the TLS side of such a client, if it has one.
+    pub(crate) fn tls(&self, address: &Address) -> Result<Option<Tls>, Failure> {
         let Trust { tls_ca, tls_self_signed, .. } = &self.trust;
         if !self.is_over_tls() {
             return Ok(None);
         }
         let (ca, pinned) = (tls_ca.as_deref(), tls_self_signed.as_deref());
-        Ok(Some(internals::tls_client_config(ca, pinned, self.key_pair())?))
+        let config = internals::tls_client_config(ca, pinned, self.key_pair())?;
+        let name = match address.is_unix() {
+            // One certificate is trusted there, whatever its name.
+            true => Ipv4Addr::UNSPECIFIED.into(),
+            false => ServerName::try_from(address.host_or_localhost().to_owned())
+                .map_err(|error| Failure::usage(error.to_string()))?,
+        };
+        Ok(Some(Tls { config, name }))
     }
 
     pub(crate) fn is_over_tls(&self) -> bool {

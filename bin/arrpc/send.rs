@@ -10,11 +10,17 @@ use arrpc::{Client, Error, RpcError, Value, blocking, json};
 
 use crate::argument::{self, Address};
 use crate::failure::{EXIT_CODES, Failure};
-use crate::security::Security;
+use crate::security::{Security, Tls};
+
+const EXAMPLES: &str = r#"Examples:
+  arrpc send 127.0.0.1:8080 '{"foo": "bar"}'
+  arrpc send 127.0.0.1:8080 '{"$bin": "AAE="}'    # two bytes, in base64
+  echo '[1, 2.5]' | arrpc send 127.0.0.1:8080 - --timeout 5
+  arrpc send 10.0.0.7:8080 1 --tls-ca ca.crt --auth-secret-file secret"#;
 
 /// Send a message, and print the reply as JSON.
 #[derive(clap::Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Arguments {
     /// Where the server listens, or unix:PATH for a Unix socket; no host is localhost
     #[arg(value_name = "HOST:PORT")]
@@ -61,12 +67,12 @@ pub(crate) struct Exchange {
     /// How deep arrays and maps in the reply may be nested, 1024 at most
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 128, help_heading = "Limits")]
     #[arg(allow_negative_numbers = true)]
-    max_depth: usize,
+    pub(crate) max_depth: usize,
 
     /// Values that the reply may hold in all, a map entry is two
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1 << 20, help_heading = "Limits")]
     #[arg(allow_negative_numbers = true)]
-    max_items: usize,
+    pub(crate) max_items: usize,
 
     /// How long the TLS handshake may take
     #[arg(long, value_name = "SECONDS", value_parser = argument::timeout, default_value = "5")]
@@ -153,6 +159,11 @@ impl Exchange {
     /// Reads the secret for signatures, or encryption, if there is one.
     pub(crate) fn auth_secret(&self) -> Result<Option<Vec<u8>>, Failure> {
         self.security.auth_secret()
+    }
+
+    /// Loads the TLS side of a client of the server at `address`, if it has one.
+    pub(crate) fn tls(&self, address: &Address) -> Result<Option<Tls>, Failure> {
+        self.security.tls(address)
     }
 
     /// Makes a client of the server at `address`, which sends again as often as it may.

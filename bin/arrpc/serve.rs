@@ -11,13 +11,20 @@ use clap::ArgAction;
 use smol::Timer;
 
 use crate::argument::{self, Address};
-use crate::failure::Failure;
+use crate::failure::{Failure, SERVER_EXIT_CODES};
 use crate::metrics::Metrics;
 use crate::running;
 use crate::shell;
 
+const EXAMPLES: &str = r#"Examples:
+  arrpc serve 127.0.0.1:8080
+  arrpc serve :8080 --reply '"got it"'    # for other machines too
+  arrpc serve unix:/run/echo.sock --delay 2
+  arrpc serve --tls-cert server.crt --tls-key server.key --auth-secret-file secret"#;
+
 /// Answer each message with itself, or with the value of --reply, until SIGINT or SIGTERM.
 #[derive(clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{SERVER_EXIT_CODES}"))]
 pub(crate) struct Arguments {
     /// Where to listen, or unix:PATH for a Unix socket; port 0 takes a free one, no host is every
     /// IPv4 interface

@@ -158,7 +158,9 @@ impl<C: Connect> OpenClient<C> {
             Reply::Auth(message) => Err(Error::Auth(message)),
         });
         if let Err(error) = &result {
-            tracing::debug!(server = %self.address(), %error, "call failed");
+            // The text is the server's: a string is escaped in the log.
+            let server = self.address();
+            tracing::debug!(%server, error = error.to_string(), "call failed");
             if let Some(metrics) = &self.metrics {
                 metrics.error(&error.reason());
             }
@@ -200,7 +202,8 @@ impl<C: Connect> OpenClient<C> {
             }
             retries = retries.saturating_add(1);
             let server = self.address();
-            tracing::debug!(%server, retries, %error, cause = error.source(), "sending again");
+            let cause = error.source().map(ToString::to_string);
+            tracing::debug!(%server, retries, error = error.to_string(), cause, "sending again");
             pause(retries, deadline).await?;
             received = self.exchange_once(&Request::new(packed, &self.protection)?, deadline).await;
         }

@@ -6,8 +6,8 @@ use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -175,6 +175,63 @@ fn tls_and_signatures_are_those_of_send() {
     command.args(["--connections", "2", "--json"]);
     let report = report(command, 0);
     assert_eq!(report["bytes_received"], 30_000_050);
+}
+
+#[test]
+fn encrypted_messages_are_measured_too() {
+    let calls = AtomicU64::new(0);
+    let server =
+        Server::new(HOST, 0, move |message| match calls.fetch_add(1, Ordering::SeqCst) % 4 {
+            3 => Err(RpcError::new("too tired")),
+            _ => Ok(message),
+        });
+    let server = start(server.auth_secret("s3cr3t").encrypt());
+    for pipeline in ["1", "16"] {
+        let options = ["--encrypt", "--connections", "3", "--pipeline", pipeline];
+        let mut command = command(server.local_addr(), &options);
+        command.args(["--requests", "1000", "--json"]).env("ARRPC_AUTH_SECRET", "s3cr3t");
+        let report = report(command, 1);
+        // One call in four, and the first one is not counted.
+        let errors = report["errors"].as_u64();
+        assert!(errors.is_some_and(|errors| (249..=251).contains(&errors)), "{report}");
+        assert_eq!(report["requests"], 1000);
+        assert_eq!(report["error_texts"][0]["text"], "arrpc.error.RpcException: too tired");
+        assert_eq!(report["lost_connections"], 0);
+        assert_eq!((&report["encrypted"], &report["signed"]), (&true.into(), &false.into()));
+    }
+    let mut wrong = command(server.local_addr(), &["--encrypt"]);
+    wrong.env("ARRPC_AUTH_SECRET", "another");
+    let ended = wrong.output().unwrap();
+    assert_eq!(ended.status.code(), Some(4), "{ended:?}");
+}
+
+#[test]
+fn a_reply_that_is_not_encrypted_as_asked_is_no_reply() {
+    // The probe is encrypted with a nonce of its own, so that its reply is none to the others.
+    let server = start(echo().auth_secret("s3cr3t").encrypt());
+    let probed = AtomicU64::new(0);
+    let first = Arc::new(Mutex::new(Vec::new()));
+    let relay = stranger(move |mut client| {
+        let is_probe = probed.fetch_add(1, Ordering::SeqCst) == 0;
+        let mut request = [0; 1024];
+        let read = client.read(&mut request)?;
+        let mut reply = first.lock().unwrap();
+        if is_probe {
+            let mut behind = TcpStream::connect(server.local_addr())?;
+            behind.write_all(&request[..read])?;
+            let mut buffer = [0; 1024];
+            let read = behind.read(&mut buffer)?;
+            *reply = buffer[..read].to_vec();
+        }
+        client.write_all(&reply)?;
+        client.read(&mut request).map(drop)
+    });
+    let mut command = command(relay, &["--encrypt", "--connections", "1", "--timeout", "3"]);
+    command.args(["--requests", "2", "--json"]).env("ARRPC_AUTH_SECRET", "s3cr3t");
+    let report = report(command, 1);
+    let lost = report["lost_connection_texts"][0]["text"].as_str();
+    let text = "the server sent what is no reply: it is not encrypted, or not for this request";
+    assert_eq!(lost, Some(text), "{report}");
 }
 
 #[test]

@@ -150,8 +150,6 @@ fn encryption_needs_the_secret_and_both_sides() {
     let needs = "--encrypt needs the secret, give --auth-secret-file or ARRPC_AUTH_SECRET";
     run(arrpc(&["send", "127.0.0.1:1", "1", "--encrypt"]), "").check(2, &[needs]);
     run(arrpc(&["serve", "127.0.0.1:0", "--encrypt"]), "").check(2, &[needs]);
-    let bench = with(&["bench", "127.0.0.1:1"], &encrypted);
-    run(arrpc(&bench), "").check(2, &["bench cannot --encrypt"]);
 }
 
 #[test]
@@ -595,13 +593,32 @@ fn the_defaults_in_the_help_are_the_librarys() {
             ("--path", "/api]", "path: \"/api\""),
             ("--cors", "none]", "cors: []"),
             ("--max-batch", "1000]", "max_batch: 1000"),
-            ("--max-body-bytes", "16777216]", "max_bytes: 16777216"),
+            ("--max-message-bytes", "16777216]", "max_bytes: 16777216"),
+            ("--max-memory-bytes", "536870912]", "max_memory_bytes: None"),
+            ("--max-reply-bytes", "67108864]", "max_bytes: 67108864"),
+            ("--max-depth", "128]", "max_depth: 128"),
+            ("--max-items", "1048576]", "max_items: 1048576"),
             ("--message-timeout", "30]", "message: 30s"),
             ("--drain-timeout", "10]", "drain_timeout: 10s"),
             ("--max-connections", "64]", "max_connections: 64"),
             ("--pipelined", "1]", "depth: 1"),
         ],
     );
+}
+
+#[test]
+fn every_help_has_examples_and_the_exit_codes_of_its_command() {
+    for command in ["serve", "send", "call", "methods", "gateway", "bench", "new"] {
+        let help = run(arrpc(&[command, "--help"]), "").stdout;
+        assert!(help.contains(&format!("\nExamples:\n  arrpc {command} ")), "{help}");
+        assert!(help.contains("\nExit codes:\n  0 "), "{help}");
+        let listens = ["serve", "gateway"].contains(&command);
+        assert_eq!(help.contains("cannot listen"), listens, "{help}");
+        assert!(!listens || !help.contains("cannot connect"), "{help}");
+    }
+    // The same thing under both of its names.
+    run(arrpc(&["bench", "127.0.0.1:1", "--pipelined", "0"]), "").check(2, &["1 at least"]);
+    run(arrpc(&["gateway", "--to", "a:1", "--pipeline", "0"]), "").check(2, &["1 at least"]);
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn a_reply_that_is_none_or_too_large_is_an_error_that_tells_nothing_of_it() {
     let in_front_of_stranger = gateway(format_args!("{HOST}:{stranger}"), &[]);
     assert_eq!(call(&in_front_of_stranger, "m"), error);
     let server = serve(specification());
-    let limited = gateway(server.local_addr(), &["--max-message-bytes", "3"]);
+    let limited = gateway(server.local_addr(), &["--max-reply-bytes", "3"]);
     assert_eq!(call(&limited, "get_data"), error);
 }
 
@@ -285,6 +285,65 @@ fn what_the_operator_got_wrong_is_told_to_the_log_and_not_to_callers() {
 }
 
 #[test]
+fn a_server_behind_writes_no_lines_of_the_log() {
+    // A refusal of the signature, in the Python package's words, and what is to pass for a line.
+    let stranger = raw_server(|_, mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let text = "arrpc.error.AuthException: no\r\n1970-01-01 WARN forged\x1b[2J";
+        let _ = stream.write_all(&[0xd9, u8::try_from(text.len()).expect("short")]);
+        let _ = stream.write_all(text.as_bytes());
+    });
+    let gateway = gateway(format_args!("{HOST}:{stranger}"), &["--debug"]);
+    assert_eq!(call(&gateway, "m")["code"], json!(-32004));
+    let log = log(gateway);
+    let escaped = r#"error="no\r\n1970-01-01 WARN forged\u{1b}[2J""#;
+    assert_eq!(log.matches(escaped).count(), 2, "of the client and the gateway: {log}");
+    assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "{log:?}");
+    assert!(!log.lines().any(|line| line.starts_with("1970")), "{log}");
+}
+
+#[test]
+fn calls_that_take_too_long_are_logged_now_and_then() {
+    let server = serve(specification().method("never", [], std::future::pending::<()>));
+    let gateway = gateway(server.local_addr(), &["--timeout", "3"]);
+    for _ in 0..2 {
+        assert_eq!(call(&gateway, "never")["code"], json!(-32002));
+        assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));
+    }
+    let log = log(gateway);
+    assert_eq!(log.matches("WARN").count(), 1, "once a minute: {log}");
+    assert!(log.contains("calls take too long") && log.contains("calls=1"), "{log}");
+    assert!(log.contains(&server.local_addr().to_string()), "{log}");
+}
+
+#[test]
+fn refused_tokens_are_logged_now_and_then_and_not_with_the_token() {
+    let tokens = File::new("gateway logged tokens", "kqxwvzjy\n");
+    let asking = Server::with_handler(HOST, 0, Router::new().method("m", [], || 1).private("m"));
+    let asking = start(asking.tokens(Tokens::new([("anna", "kqxwvzjy")])));
+    let echoing = start(echo());
+    let of_the_gateway = ["--token-file", tokens.path()];
+    for (server, options) in [(&asking, &[] as &[_]), (&echoing, &of_the_gateway)] {
+        for (more, expected) in [(&[] as &[_], 1), (&["--debug"], 3)] {
+            let gateway = gateway(server.local_addr(), &[options, more].concat());
+            let sent = json!({"jsonrpc": "2.0", "method": "m", "id": 1});
+            for headers in ["", "X-Api-Token: fjordbank\r\n", "X-Api-Token: vexgymzq\r\n"] {
+                assert_eq!(call_with(&gateway, headers, &sent)["code"], json!(-32001));
+            }
+            let known = call_with(&gateway, "X-Api-Token: kqxwvzjy\r\n", &sent);
+            assert!(known.get("code").is_none(), "{known}");
+            let log = log(gateway);
+            assert_eq!(log.matches("denied access").count(), expected, "{log}");
+            assert_eq!(log.matches("WARN").count(), 1, "once a minute: {log}");
+            assert!(log.contains("caller=127.0.0.1:") && log.contains("calls=1"), "{log}");
+            for token in ["fjordbank", "vexgymzq", "kqxwvzjy"] {
+                assert!(!log.contains(token), "{log}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_token_goes_to_the_server_behind_which_knows_whose_it_is() {
     let whoami = |context: Context| context.identity().map(str::to_owned);
     let router = Router::new().method("whoami", [], whoami).private("whoami");
@@ -327,6 +386,27 @@ fn with_a_token_file_only_its_callers_are_let_in_and_no_token_goes_on() {
     let unasked = r#"[{"jsonrpc": "2.0", "method": "m"}, {"jsonrpc": "2.0", "method": "m"}]"#;
     assert_eq!(post(&gateway, "", unasked).status, 204);
     assert_eq!(calls.load(Ordering::SeqCst), 2, "nobody else came through");
+}
+
+#[test]
+fn a_line_of_the_token_file_that_may_be_meant_otherwise_is_warned_of() {
+    let tokens = "# bob:off\n\nanna: a:token\nbob:kqxwvzjy\nb-token\n  carl:fjordbank \n";
+    let tokens = File::new("gateway colons", tokens);
+    let server = start(echo());
+    let gateway = gateway(server.local_addr(), &["--token-file", tokens.path()]);
+    let sent = json!({"jsonrpc": "2.0", "method": "m", "id": 1});
+    for token in ["a:token", "bob:kqxwvzjy", "b-token"] {
+        let header = format!("X-Api-Token: {token}\r\n");
+        assert_eq!(call_with(&gateway, &header, &sent), json!({"method": "m"}), "{token}");
+    }
+    let log = log(gateway);
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    for (warning, line) in warnings.iter().zip(["line=4", "line=6"]) {
+        assert!(warning.contains("the whole line is a token") && warning.contains(line), "{log}");
+        assert!(warning.contains(tokens.path()), "{log}");
+    }
+    assert!(!log.contains("kqxwvzjy") && !log.contains("fjordbank"), "{log}");
 }
 
 #[test]
@@ -374,6 +454,38 @@ fn sixty_four_callers_are_answered_at_once_each_with_its_own() {
 }
 
 #[test]
+fn a_slow_batch_leaves_connections_for_other_callers() {
+    for (options, at_once) in [(&[] as &[_], 16), (&["--max-connections", "2"], 1)] {
+        let (gate, opened) = channel::bounded::<()>(1);
+        let running = Arc::new(AtomicUsize::new(0));
+        let peak = Arc::new(AtomicUsize::new(0));
+        let (counted, highest) = (running.clone(), peak.clone());
+        let router = specification().method("wait", [], move || {
+            let (opened, running, peak) = (opened.clone(), counted.clone(), highest.clone());
+            async move {
+                peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let _ = opened.recv().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        let server = serve(router);
+        let gateway = gateway(server.local_addr(), options);
+        let wait = |id| json!({"jsonrpc": "2.0", "method": "wait", "id": id});
+        let batch: Vec<_> = (0..100).map(wait).collect();
+        let mut peer = Raw::connect(address(&gateway));
+        peer.send(&request("", &json!(batch).to_string()));
+        while running.load(Ordering::SeqCst) < at_once {
+            thread::yield_now();
+        }
+        assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));
+        gate.close();
+        let answers = Response::read(&mut peer.0).json();
+        assert_eq!(answers.as_array().map(Vec::len), Some(100));
+        assert_eq!(peak.load(Ordering::SeqCst), at_once);
+    }
+}
+
+#[test]
 fn connections_to_the_server_behind_are_kept_and_no_more_than_were_asked_for() {
     let server = serve(specification());
     let (addr, connections) = relay(server.local_addr());
@@ -391,7 +503,7 @@ fn connections_to_the_server_behind_are_kept_and_no_more_than_were_asked_for() {
 fn the_options_of_http_are_those_of_the_gateway() {
     let server = serve(specification());
     let options = ["--path", "/rpc", "--cors", "https://a.example", "--cors", "https://b.example"];
-    let options = [&options as &[_], &["--max-batch", "2", "--max-body-bytes", "200"]].concat();
+    let options = [&options as &[_], &["--max-batch", "2", "--max-message-bytes", "200"]].concat();
     let options = [&options as &[_], &["--message-timeout", "1"]].concat();
     let gateway = gateway(server.local_addr(), &options);
     assert!(gateway.addr.ends_with("/rpc"), "{}", gateway.addr);
@@ -416,9 +528,36 @@ fn the_options_of_http_are_those_of_the_gateway() {
     let batch = |calls: usize| format!("[{}]", vec!["1"; calls].join(","));
     assert!(send(&to_path("", &batch(2))).json().is_array());
     assert!(send(&to_path("", &batch(3))).data().contains("max_batch"));
-    assert_eq!(send(&to_path("", &" ".repeat(201))).status, 413);
+    let too_large = send(&to_path("", &" ".repeat(201)));
+    assert_eq!(too_large.status, 413);
+    assert_eq!(too_large.data(), "the body is larger than 200 bytes (max_message_bytes)");
     let half = to_path("", call);
     assert_eq!(send(&half[..half.len() - 1]).status, 408);
+}
+
+#[test]
+fn the_limits_that_callers_are_told_of_have_the_names_of_options() {
+    let server = serve(specification());
+    let options = ["--max-message-bytes", "300", "--max-depth", "4", "--max-items", "10"];
+    let small = gateway(server.local_addr(), &options);
+    let poor = gateway(server.local_addr(), &["--max-memory-bytes", "1000000"]);
+    let call = |params: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"get_data","params":{params}}}"#)
+    };
+    let help = run(arrpc(&["gateway", "--help"]), "").stdout;
+    for (gateway, body, limit) in [
+        (&small, call(&format!("[\"{}\"]", "a".repeat(300))), "max_message_bytes"),
+        (&small, call("[[[[[[[[]]]]]]]]"), "max_depth"),
+        (&small, call(&format!("[{}1]", "1,".repeat(100))), "max_items"),
+        (&poor, call(&format!("[{}1]", "1,".repeat(100_000))), "max_memory_bytes"),
+    ] {
+        let told = post(gateway, "", &body).data();
+        assert!(told.contains(&format!("({limit}")), "{told}");
+        let (http, _) = help.split_once("--max-reply-bytes").expect("it has the other one");
+        let option = format!("--{} <N>", limit.replace('_', "-"));
+        let told_of_it = if limit == "max_message_bytes" { http } else { &help };
+        assert!(told_of_it.contains(&option), "{option}: {help}");
+    }
 }
 
 #[test]
@@ -438,6 +577,11 @@ fn the_line_that_the_gateway_prints_works_when_pasted() {
         let gateway = Served::start(arrpc(&[&["gateway", "--to", &to], &options[..]].concat()));
         assert!(gateway.lines[0].starts_with(&format!("Listening on {scheme}")));
         assert_eq!(gateway.lines[1], format!("Calls are answered by {to}"));
+        let above = &gateway.lines[gateway.lines.len() - 2];
+        assert!(
+            above.ends_with("; if the server has no Router, with one of its methods:"),
+            "{above}"
+        );
         let line = gateway.lines.last().expect("it printed some").replace("YOUR-TOKEN", "a-token");
         let pasted = run(shell(&line), "");
         let expected = r#"{"jsonrpc":"2.0","result":{"method":"arrpc.methods"},"id":1}"#;
@@ -460,19 +604,70 @@ fn both_sides_may_be_unix_sockets() {
     assert_eq!(pasted.stdout, expected, "{pasted:?}");
 }
 
-#[test]
-fn the_metrics_are_where_the_gateway_says() {
-    let server = serve(specification());
-    let metrics = ["--metrics-host", "127.0.0.1", "--metrics-port", "0"];
-    let gateway = gateway(server.local_addr(), &metrics);
-    call(&gateway, "get_data");
+const METRICS: [&str; 4] = ["--metrics-host", "127.0.0.1", "--metrics-port", "0"];
+
+/// What the port of a gateway's metrics answers at this path.
+#[track_caller]
+fn probe(gateway: &Served, path: &str) -> String {
     let url = gateway.lines[2].strip_prefix("Metrics at http://").expect("it says so");
-    let (addr, path) = url.split_at(url.find('/').expect("a path"));
+    let addr = url.strip_suffix("/metrics").expect("their path");
     let mut stream = TcpStream::connect(addr).expect("it listens");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("open");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("text");
+    response
+}
+
+#[test]
+fn the_metrics_are_where_the_gateway_says() {
+    let server = serve(specification());
+    let gateway = gateway(server.local_addr(), &METRICS);
+    call(&gateway, "get_data");
+    let response = probe(&gateway, "/metrics");
     assert!(response.contains(r#"handler_func="Gateway""#), "{response}");
+}
+
+/// Waits for the answer of `/readyz` to be this one.
+fn wait_for_readyz(gateway: &Served, status: &str) {
+    while !probe(gateway, "/readyz").starts_with(&format!("HTTP/1.1 {status} ")) {
+        thread::yield_now();
+    }
+    assert!(probe(gateway, "/healthz").starts_with("HTTP/1.1 200 "), "it is alive all the same");
+}
+
+#[test]
+fn a_gateway_is_ready_while_the_server_behind_can_be_reached() {
+    let port = ReservedPort::new();
+    let gateway = gateway(port.addr(), &METRICS);
+    wait_for_readyz(&gateway, "503");
+    for _ in 0..2 {
+        let server = start(Server::with_handler(HOST, port.addr().port(), specification()));
+        wait_for_readyz(&gateway, "200");
+        assert_eq!(call(&gateway, "get_data"), json!(["hello", 5]));
+        server.stop();
+        server.join();
+        wait_for_readyz(&gateway, "503");
+    }
+    let log = log(gateway);
+    assert_eq!(log.matches("WARN").count(), 3, "one for each time that it was away: {log}");
+    assert!(log.contains("not ready") && log.contains("refused"), "{log}");
+}
+
+#[test]
+fn a_gateway_that_trusts_another_certificate_is_not_ready() {
+    let server = Server::with_handler(HOST, 0, specification());
+    let server = start(server.tls(cert("server.crt"), cert("server.key")));
+    for (trusted, status) in [("certs/ca.crt", "200"), ("certs/other-ca.crt", "503")] {
+        let options = [&METRICS as &[_], &["--tls-ca", trusted]].concat();
+        wait_for_readyz(&gateway(server.local_addr(), &options), status);
+    }
+    let tls = ["--tls", &cert("server.crt"), &cert("server.key")];
+    for (tls, options) in [(&[] as &[_], &[] as &[_]), (&tls, &["--tls-ca", "certs/ca.crt"])] {
+        let python = python::Server::start(&[&["--handler", "echo"], tls].concat());
+        let gateway = gateway(python.addr, &[&METRICS, options].concat());
+        wait_for_readyz(&gateway, "200");
+        assert_eq!(call(&gateway, "m"), json!({"method": "m"}), "the look has hurt nobody");
+    }
 }
 
 #[test]

@@ -43,6 +43,9 @@ fn a_project_has_its_name_and_where_the_crate_is() {
     let made = place.run(&["my-calculator"]);
     assert_eq!((made.code, made.stderr.as_str()), (0, ""));
     assert!(made.stdout.contains("cd my-calculator\n  cargo run\n"), "{made:?}");
+    let otherwise = concat!("If cargo does not find arrpc-smol ", env!("CARGO_PKG_VERSION"), ",");
+    let dependency = "  arrpc-smol = { path = \"DIR\", default-features = false }\n";
+    assert!(made.stdout.contains(otherwise) && made.stdout.contains(dependency), "{made:?}");
     let manifest = place.read("my-calculator/Cargo.toml");
     let published = concat!(
         "arrpc-smol = { version = \"",
@@ -55,7 +58,8 @@ fn a_project_has_its_name_and_where_the_crate_is() {
     assert_eq!(place.read("my-calculator/.gitignore"), "/target\n");
     assert!(place.read("my-calculator/src/main.rs").contains("fn main()"));
 
-    place.run(&["local", "--path", CRATE]);
+    let made = place.run(&["local", "--path", CRATE]);
+    assert!(!made.stdout.contains("If cargo"), "{made:?}");
     let local = format!("arrpc-smol = {{ path = {CRATE:?}, default-features = false }}");
     assert!(place.read("local/Cargo.toml").contains(&local));
 }

@@ -286,6 +286,16 @@ fn a_server_has_no_way_to_the_terminal() {
         format!("{word}({word}: {word}) -> {word}\n    a\\u{{1b}}[2J\\u{{9b}}2J\\u{{7f}}\n");
     assert!(printed.starts_with(&first), "{printed}");
     assert!(printed.contains(r#""a\u001b[2J\u009b2J\u007f\r\n\u0007b""#), "{printed}");
+
+    // A line of its own could pass for one of ours, in the log too.
+    let addr = error.local_addr().to_string();
+    let sent = run(arrpc(&["send", &addr, "1"]), "");
+    let stderr = format!("arrpc: {word}\n");
+    assert_eq!(sent, Ended { code: 6, stderr, ..Ended::ok("") });
+    let sent = run(arrpc(&["send", &addr, "1", "--debug"]), "").stderr;
+    let failed = format!("call failed server={addr} error=\"{word}\"\n");
+    assert!(sent.contains(&failed), "{sent}");
+    assert!(!sent.contains(|c: char| c.is_control() && c != '\n'), "{sent:?}");
 }
 
 #[test]

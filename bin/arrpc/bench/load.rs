@@ -8,6 +8,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arrpc::internals::ReplyOpener;
 use mio::{Events, Poll, Token};
 
 use super::alarm::Alarm;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     /// One request, as it goes out.
     pub(crate) request: Vec<u8>,
+    /// What the replies open with, if they are encrypted.
+    pub(crate) opener: Option<ReplyOpener>,
     /// Requests in flight on a connection.
     pub(crate) pipeline: usize,
     /// How long the server may owe something and say nothing.
@@ -64,7 +67,7 @@ impl<'a> Load<'a> {
             unwritten: Vec::new(),
             shared: Shared {
                 requests: Requests::new(&plan.request, plan.pipeline),
-                known: KnownReply::default(),
+                known: KnownReply::new(plan.opener.clone()),
                 buffer: vec![0; READ_BYTES],
                 tally: Tally::new(),
             },

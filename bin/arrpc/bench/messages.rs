@@ -1,7 +1,8 @@
 //! The bytes of the requests, made once, and of the replies, compared with those of the first good
-//! one: a request costs no encoding, and a reply like the first no decoding.
+//! one: a request costs no encoding, and a reply like the first no decoding. No two encrypted replies
+//! are the same, though: each is decrypted.
 
-use arrpc::internals::{self, Frames};
+use arrpc::internals::{self, Frames, ReplyOpener};
 
 /// What error replies begin with, behind the header of the text.
 const RPC_PREFIX: &[u8] = b"arrpc.error.RpcException: ";
@@ -42,19 +43,51 @@ impl Requests {
 /// What the first good reply was, often enough for everything that one read can bring.
 #[derive(Debug, Default)]
 pub(crate) struct KnownReply {
+    /// Empty if replies are encrypted.
     block: Vec<u8>,
     length: usize,
+    opener: Option<ReplyOpener>,
 }
 
 impl KnownReply {
+    /// Knows none yet. With an `opener` replies are encrypted.
+    pub(crate) fn new(opener: Option<ReplyOpener>) -> Self {
+        Self { opener, ..Self::default() }
+    }
+
     /// The bytes of one, if there is one.
     pub(crate) fn length(&self) -> Option<usize> {
         (self.length > 0).then_some(self.length)
     }
 
+    /// Tells what a whole reply is, and learns the first good one.
+    fn judge(&mut self, reply: &[u8], read_bytes: usize) -> Result<Outcome, String> {
+        if self.is(reply) {
+            return Ok(Outcome::Good(1));
+        }
+        // One that could not decrypt the request does not encrypt the reply either.
+        let mut refused = refusal(reply);
+        if let (None, Some(opener)) = (&refused, &self.opener) {
+            let mut opened = reply.to_vec();
+            let text = "it is not encrypted, or not for this request";
+            refused = refusal(opener.open(&mut opened).ok_or(text)?);
+        }
+        Ok(match refused {
+            Some(text) => Outcome::Refused(text),
+            None => {
+                if self.length().is_none() {
+                    self.learn(reply, read_bytes);
+                }
+                Outcome::Good(1)
+            }
+        })
+    }
+
     fn learn(&mut self, reply: &[u8], read_bytes: usize) {
         self.length = reply.len();
-        self.block = reply.repeat(read_bytes / reply.len() + 2);
+        if self.opener.is_none() {
+            self.block = reply.repeat(read_bytes / reply.len() + 2);
+        }
     }
 
     /// Whether bytes behind the first `matched` of this reply go on with it, and with any number
@@ -130,16 +163,7 @@ impl Replies {
         while let Some(length) = self.frames.find(rest)? {
             let (reply, behind) = rest.split_at(length);
             rest = behind;
-            found(match refusal(reply) {
-                _ if known.is(reply) => Outcome::Good(1),
-                Some(text) => Outcome::Refused(text),
-                None => {
-                    if known.length().is_none() {
-                        known.learn(reply, read_bytes);
-                    }
-                    Outcome::Good(1)
-                }
-            });
+            found(known.judge(reply, read_bytes)?);
         }
         let left = rest.len();
         if known.goes_on_as(0, rest) {

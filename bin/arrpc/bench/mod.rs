@@ -12,18 +12,17 @@ mod stream;
 mod tally;
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use arrpc::internals::{self, Sealer};
+use arrpc::internals::{self, Encrypter, ReplyOpener, Sealer};
 use arrpc::{Client, Error, Phase, Value, blocking, value};
 use async_signal::{Signal, Signals};
 use clap::builder::ArgPredicate;
-use futures_rustls::pki_types::ServerName;
 use smol::stream::StreamExt;
 
 use crate::argument::{self, Address};
@@ -39,8 +38,7 @@ use tally::Tally;
 /// Too many open files, on every Unix.
 const EMFILE: i32 = 24;
 
-const AFTER_HELP: &str = "\
-One request is sent before the others, and fails as that of `arrpc send` would. The latency of a
+const AFTER_HELP: &str = r#"One request is sent before the others, and fails as that of `arrpc send` would. The latency of a
 request counts until its reply has been read: from when it was written, or with --rate from when it
 was due, so that a server that stalls does not hide how many requests had to wait for it.
 
@@ -49,14 +47,23 @@ the --timeout. Their latencies do not count. A lost connection is opened again 1
 connections have been lost without a reply in between for as long as the --timeout. Ctrl-C ends a
 run, and what was measured until then is printed.
 
+All requests are the same bytes, signed or encrypted once. With --encrypt each reply is decrypted,
+not just compared with the first, which may take more --threads.
+
+Examples:
+  arrpc bench 127.0.0.1:8080
+  arrpc bench 127.0.0.1:8080 --connections 8 --message '{"get": 7}'
+  arrpc bench 127.0.0.1:8080 --pipeline 64 --requests 1000000
+  arrpc bench 127.0.0.1:8080 --rate 5000 --json
+
 Exit codes:
   0  every request was answered, and no connection lost
   1  there were errors or lost connections, the report is printed; or what is not below
   2  usage: wrong arguments or JSON, a file that cannot be read or used
   3  cannot connect, or TLS failed
-  4  the server refused the signature, or its absence
+  4  the server refused the signature, or its absence, or a reply was not encrypted as it must be
   5  timeout of the first request, or while connecting
-  7  the connection ended before the first reply, or what came is no reply";
+  7  the connection ended before the first reply, or what came is no reply"#;
 
 /// Send requests as fast as they are answered, or at a fixed rate, and print how long replies take
 #[derive(clap::Args)]
@@ -71,9 +78,10 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true)]
     connections: usize,
 
-    /// Requests in flight on each connection; a server by the Python package takes one
+    /// Requests on their way on each connection: more than one is not for a Python server, which would
+    /// answer the first of them only
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, alias = "pipelined")]
     pipeline: usize,
 
     /// How long to send requests
@@ -125,19 +133,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    if arguments.security.encrypts() {
-        return Err(Failure::usage(
-            "bench cannot --encrypt: it repeats one request and compares replies, and no two \
-             encrypted ones are the same; it measures signed messages, without --encrypt",
-        ));
-    }
     let secret = arguments.security.auth_secret()?;
     let message = match (&arguments.message, arguments.message_bytes) {
         (Some(message), _) => message.clone(),
         (None, Some(bytes)) => Value::Binary(vec![0; bytes as usize]),
         (None, None) => value!({"foo": "bar"}),
     };
-    let request = request(&message, secret.as_deref())?;
+    let encrypted = arguments.security.encrypts();
+    let (request, opener) = request(&message, secret.as_deref(), encrypted)?;
     let client = arguments.security.client(&arguments.address, secret.as_deref());
     probe(client.timeout(arguments.timeout), message)
         .map_err(|error| arguments.security.failure(error, secret.is_some()))?;
@@ -145,6 +148,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let plan = Plan {
         target: target(arguments)?,
         request,
+        opener,
         pipeline: arguments.pipeline,
         timeout: arguments.timeout,
     };
@@ -152,7 +156,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let report = Report {
         server: plan.target.place.to_string(),
         is_over_tls: plan.target.tls.is_some(),
-        is_signed: secret.is_some(),
+        is_signed: secret.is_some() && !encrypted,
+        is_encrypted: encrypted,
         connections: arguments.connections,
         pipeline: arguments.pipeline,
         threads: arguments.threads.min(arguments.connections),
@@ -178,29 +183,28 @@ fn probe(client: Client, message: Value) -> Result<(), Error> {
     }
 }
 
-/// The bytes of a request.
-fn request(message: &Value, secret: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+/// The bytes of a request, and what its replies open with, if it is encrypted.
+fn request(
+    message: &Value,
+    secret: Option<&[u8]>,
+    encrypted: bool,
+) -> Result<(Vec<u8>, Option<ReplyOpener>), Failure> {
     let mut packed = Vec::new();
     internals::encode(message, &mut packed).map_err(Failure::usage)?;
-    let Some(secret) = secret else { return Ok(packed) };
+    let Some(secret) = secret else { return Ok((packed, None)) };
     let mut sealed = Vec::new();
+    if encrypted {
+        let opener = Encrypter::new(secret).seal_request(&packed, &mut sealed);
+        return Ok((sealed, Some(opener.map_err(Failure::usage)?)));
+    }
     Sealer::new(secret).seal(&packed, &mut sealed);
-    Ok(sealed)
+    Ok((sealed, None))
 }
 
 fn target(arguments: &Arguments) -> Result<Target, Failure> {
     let Arguments { address, timeout, .. } = arguments;
     let host = address.host_or_localhost();
-    let tls = match arguments.security.tls_config()? {
-        None => None,
-        // One certificate is trusted there, whatever its name.
-        Some(config) if address.is_unix() => Some((config, Ipv4Addr::UNSPECIFIED.into())),
-        Some(config) => {
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|error| Failure::usage(error.to_string()))?;
-            Some((config, name))
-        }
-    };
+    let tls = arguments.security.tls(address)?;
     #[cfg(unix)]
     if let Some(path) = host.strip_prefix("unix:") {
         return Ok(Target { place: Place::Unix(path.into()), tls });

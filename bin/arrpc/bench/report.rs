@@ -27,6 +27,7 @@ pub(crate) struct Report<'a> {
     pub(crate) server: String,
     pub(crate) is_over_tls: bool,
     pub(crate) is_signed: bool,
+    pub(crate) is_encrypted: bool,
     pub(crate) connections: usize,
     pub(crate) pipeline: usize,
     pub(crate) threads: usize,
@@ -51,8 +52,12 @@ impl Report<'_> {
             false if self.server.starts_with("unix:") => "no TLS",
             false => "plain TCP",
         };
-        let signed = if self.is_signed { ", signed messages" } else { "" };
-        line("Server", format!("{}, {tls}{signed}", self.server))?;
+        let messages = match (self.is_signed, self.is_encrypted) {
+            (_, true) => ", encrypted messages",
+            (true, false) => ", signed messages",
+            (false, false) => "",
+        };
+        line("Server", format!("{}, {tls}{messages}", self.server))?;
         line(
             "Load",
             format!(
@@ -135,6 +140,7 @@ impl Report<'_> {
             "server": self.server,
             "tls": self.is_over_tls,
             "signed": self.is_signed,
+            "encrypted": self.is_encrypted,
             "connections": self.connections,
             "pipeline": self.pipeline,
             "threads": self.threads,

@@ -1,19 +1,18 @@
 //! A socket of the load, plain or with TLS, read and written without waiting.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::Arc;
 
-use futures_rustls::pki_types::ServerName;
-use futures_rustls::rustls::{ClientConfig, ClientConnection};
+use futures_rustls::rustls::ClientConnection;
 use mio::{Interest, Registry, Token};
 
 use super::socket::{Place, Socket};
+use crate::security::Tls;
 
 /// How to connect.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) place: Place,
-    pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(crate) tls: Option<Tls>,
 }
 
 #[derive(Debug)]
@@ -29,7 +28,7 @@ impl Stream {
         registry.register(socket.source(), token, Interest::READABLE | Interest::WRITABLE)?;
         let session = match &target.tls {
             None => None,
-            Some((config, name)) => {
+            Some(Tls { config, name }) => {
                 let session = ClientConnection::new(config.clone(), name.clone());
                 Some(Box::new(session.map_err(io::Error::other)?))
             }
