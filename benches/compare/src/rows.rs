@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::contestants::tarpc::Style;
 use crate::contestants::{Contestant, Setup};
 
 /// One measurement, of several contestants in turns.
@@ -43,14 +44,17 @@ impl Row {
     /// Who takes part, in the order of the turns.
     pub(crate) fn contestants(self) -> Vec<Contestant> {
         use Contestant::{Arrpc, Floor, Jsonrpsee, Python, Tarpc, Tonic};
+        use Style::{Example, Tuned};
         let plain = Arrpc(Setup::Plain);
         match self {
-            Self::Lockstep { .. } => vec![Floor, plain, Python, Tarpc, Tonic, Jsonrpsee],
+            Self::Lockstep { .. } => vec![Floor, plain, Python, Tarpc(Tuned), Tonic, Jsonrpsee],
             // Python answers one message for each read, so it is never sent two.
             Self::Pipelined { .. } => {
                 vec![Floor, plain, Arrpc(Setup::Raw), Arrpc(Setup::Metrics), Arrpc(Setup::Signed)]
             }
-            Self::Shared { .. } => vec![plain, Tarpc, Tonic, Jsonrpsee],
+            Self::Shared { .. } => {
+                vec![plain, Tarpc(Tuned), Tarpc(Example), Tonic, Jsonrpsee]
+            }
             Self::Payload { .. } => vec![Floor, plain],
             Self::Setups => {
                 let setups = [Setup::Tls, Setup::Signed, Setup::Metrics, Setup::TlsSignedMetrics];

@@ -4,7 +4,7 @@ mod arrpc;
 mod floor;
 mod jsonrpsee;
 mod python;
-mod tarpc;
+pub(crate) mod tarpc;
 mod tonic;
 
 use std::fmt;
@@ -30,7 +30,7 @@ pub(crate) enum Contestant {
     Arrpc(Setup),
     /// The Python package arrpc 0.5.0.
     Python,
-    Tarpc,
+    Tarpc(tarpc::Style),
     Tonic,
     Jsonrpsee,
 }
@@ -95,7 +95,7 @@ impl Contestant {
             Self::Floor => floor::serve(row),
             Self::Arrpc(setup) => arrpc::serve(row, setup),
             Self::Python => bail!("its server is a script"),
-            Self::Tarpc => tarpc::serve(),
+            Self::Tarpc(style) => tarpc::serve(style),
             Self::Tonic => tonic::serve(),
             Self::Jsonrpsee => jsonrpsee::serve(),
         }
@@ -107,7 +107,7 @@ impl Contestant {
             Self::Arrpc(_) if matches!(row, Row::Shared { .. }) => arrpc::load(row, address),
             Self::Floor | Self::Python => generator(row, Setup::Plain, address),
             Self::Arrpc(setup) => generator(row, setup, address),
-            Self::Tarpc => tarpc::load(row, address),
+            Self::Tarpc(style) => tarpc::load(row, style, address),
             Self::Tonic => tonic::load(row, address),
             Self::Jsonrpsee => jsonrpsee::load(row, address),
         }
@@ -135,7 +135,8 @@ impl fmt::Display for Contestant {
             Self::Arrpc(Setup::TlsSignedMetrics) => "arrpc, TLS + signed + metrics",
             Self::Arrpc(Setup::TwoWorkers) => "arrpc, two workers",
             Self::Python => "Python arrpc",
-            Self::Tarpc => "tarpc",
+            Self::Tarpc(tarpc::Style::Tuned) => "tarpc",
+            Self::Tarpc(tarpc::Style::Example) => "tarpc, as in its examples",
             Self::Tonic => "tonic",
             Self::Jsonrpsee => "jsonrpsee",
         })

@@ -171,7 +171,7 @@ fn class(contestant: Contestant) -> &'static str {
     match contestant {
         Contestant::Floor => "floor",
         Contestant::Arrpc(_) => "ours",
-        Contestant::Python | Contestant::Tarpc | Contestant::Tonic | Contestant::Jsonrpsee => {
+        Contestant::Python | Contestant::Tarpc(_) | Contestant::Tonic | Contestant::Jsonrpsee => {
             "peer"
         }
     }

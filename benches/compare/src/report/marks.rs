@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::contestants::tarpc::Style;
 use crate::contestants::{Contestant, Setup};
 use crate::measure::results::{Figures, Results};
 use crate::rows::{CONNECTIONS, Row};
@@ -99,7 +100,12 @@ pub(crate) fn of(results: &Results) -> Vec<Mark> {
         Mark::at_least(
             6.0,
             "shared client, 256 callers: requests/s, to tarpc's",
-            results.paired(SHARED, [ARRPC, Contestant::Tarpc], rate),
+            results.paired(SHARED, [ARRPC, Contestant::Tarpc(Style::Tuned)], rate),
+        ),
+        Mark::at_least(
+            6.0,
+            "the same, to tarpc's as in its examples",
+            results.paired(SHARED, [ARRPC, Contestant::Tarpc(Style::Example)], rate),
         ),
         Mark::at_least(
             1e6,
