@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use smol::channel;
 
 use crate::loopback::{HOST, cert, start};
+use crate::metrics::alone;
 use crate::raw::{End, PATIENCE, Raw};
 use crate::specification::{self, specification};
 
@@ -634,6 +635,30 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 % limit as u64) as usize
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn two_ports_together_have_no_more_connections_than_files() {
+    alone("jsonrpc_server::two_ports_together_have_no_more_connections_than_files", || {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let files = getrlimit(Resource::Nofile);
+        // 100 are for the process and 4 for each thread.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(112), ..files }).expect("it is lower");
+        let server = Server::with_handler(HOST, 0, specification()).http(0).threads(1);
+        let server = start(server.refuse_excess_connections());
+        setrlimit(Resource::Nofile, files).expect("as it was");
+        let connect =
+            |address: SocketAddr| -> Vec<_> { (0..4).map(|_| Raw::connect(address)).collect() };
+        let _messages = connect(server.local_addr());
+        Raw::connect(server.local_addr()).expect_text(
+            "arrpc.error.RpcException: The server has too many connections (max_connections 4)",
+        );
+        let _requests = connect(address(&server));
+        let refused = Response::read(&mut Raw::connect(address(&server)).0);
+        assert_eq!(refused.data(), "The server has too many connections (max_connections 4)");
+    });
 }
 
 #[test]
