@@ -365,6 +365,92 @@ fn a_peer_that_takes_no_response_is_cut_off() {
     }
 }
 
+/// What has counted the requests of the handler [`counted`], by the text of a label; 0 if none.
+fn count(metric: &str, label: &str) -> f64 {
+    let exposition = arrpc::metrics::render();
+    let series = exposition.lines().filter(|line| {
+        line.starts_with(&format!("{metric}{{"))
+            && line.contains("handler_func=\"counted\"")
+            && line.contains(label)
+    });
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+fn counted(_: arrpc::Value) -> String {
+    "x".repeat(8 << 20)
+}
+
+#[test]
+fn what_is_refused_is_counted_by_its_limit_and_its_reason() {
+    let server = || Server::new(HOST, 0, counted).metrics_host(HOST).metrics_port(0);
+    let http = server().http(Http::new(0).max_batch(1)).max_items(10).max_message_bytes(1000);
+    let http = start(http.refuse_excess_connections());
+    let large = "x".repeat(1001);
+    let many = vec!["1"; 100].join(",");
+    let mut requests = 0.0;
+    for (sent, limit, reason) in [
+        (request("", "{"), None, "Parse error"),
+        (request("", "[]"), None, "Invalid Request"),
+        (request("", "[1]"), None, "Invalid Request"),
+        (b"PUT /api HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), None, "Invalid Request"),
+        (
+            request("", r#"{"jsonrpc":"2.0","method":"a","params":{"a":1,"a":1}}"#),
+            None,
+            "Invalid params",
+        ),
+        (request("", "[1,1]"), Some("max_batch"), "The batch has too many calls (max_batch)"),
+        (request("", &many), Some("max_items"), "Message has too many values (max_items)"),
+        (request("", &large), Some("max_message_bytes"), "Message is too long (max_message_bytes)"),
+    ] {
+        let labels =
+            [limit.map(|limit| format!("limit=\"{limit}\"")), Some(format!("\"{reason}\""))];
+        let count_all = || {
+            let [limit, reason] = &labels;
+            let of_limit = limit.as_ref().map(|limit| count("arrpc_server_refusals_total", limit));
+            let reason = reason.as_deref().unwrap_or_default();
+            (of_limit, count("arrpc_server_errors_total", reason))
+        };
+        let (of_limit, of_reason) = count_all();
+        exchange(&http, &sent);
+        let expected = (of_limit.map(|before| before + 1.0), of_reason + 1.0);
+        assert_eq!(count_all(), expected, "{reason}");
+        requests += 1.0;
+        assert_eq!(count("arrpc_server_req_seconds_count", ""), requests, "{reason}");
+    }
+
+    let refusals =
+        |limit: &str| count("arrpc_server_refusals_total", &format!("limit=\"{limit}\""));
+    exchange(&start(server().http(0).max_memory_bytes(1)), &request("", &" ".repeat(10_000)));
+    assert_eq!(refusals("max_memory_bytes"), 1.0);
+    let mut foreign = Raw::connect(address(&http));
+    foreign.send(b"\x01\x02\r\n\r\n");
+    foreign.rest();
+    let slow = start(server().http(0).message_timeout(Duration::from_secs(1)));
+    let mut slow = [(); 3].map(|()| Raw::connect(address(&slow)));
+    slow[1].send(b"POST /api HT");
+    slow[2].send(request("", "{}").strip_suffix(b"}").expect("it ends so"));
+    for peer in &mut slow {
+        peer.rest();
+    }
+    assert_eq!(refusals("message_timeout"), 2.0, "a head and a body, but not silence");
+    let soon = Duration::from_millis(50);
+    let idle = start(server().http(0).idle_timeout(soon));
+    Raw::connect(address(&idle)).rest();
+    assert_eq!(refusals("idle_timeout"), 1.0);
+    let unread = start(server().http(0).write_timeout(soon));
+    let mut peer = Raw::connect(address(&unread));
+    let begin = Instant::now();
+    let call = request("", r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#);
+    while peer.0.write_all(&call).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "it is not cut off");
+    }
+    for limit in ["write_timeout", "protocol"] {
+        while refusals(limit) != 1.0 {
+            assert!(begin.elapsed() < PATIENCE, "{limit} is counted {} times", refusals(limit));
+        }
+    }
+}
+
 #[test]
 fn a_handler_goes_on_when_its_caller_has_gone_and_a_stop_waits_for_it() {
     let (started_sender, started) = channel::bounded(1);
