@@ -566,13 +566,23 @@ fn options_that_cannot_work_are_an_error_at_the_start() {
     for (server, expected) in [
         (
             server().http(Http::new(0).path("api")),
-            "the path of http is \"api\": it must begin with /",
+            "the path of http is \"api\": it must begin with /, write \"/api\"",
+        ),
+        (
+            server().http(Http::new(0).path("/api?v=1")),
+            "the path of http is \"/api?v=1\": a path ends before ? and #, write \"/api\"",
         ),
         (server().http(Http::new(0).max_batch(0)), "max_batch of http must be 1 at least"),
         (
             server().http(Http::new(0).cors("a.example")),
             "the origin \"a.example\" of cors is none: give one such as https://example.com, \
              without a path, or *",
+        ),
+        (
+            server().http(Http::new(0).cors("https://A.example/")),
+            "the origin \"https://A.example/\" of cors is none that a browser sends, which has \
+             small letters, no port that is the scheme's own, and nothing behind the host and port: \
+             write \"https://a.example\"",
         ),
         (
             server().http(0).auth_secret("secret"),
