@@ -20,6 +20,8 @@ use super::Http;
 use super::body::Text;
 use super::jsonrpc::{self, Call, Failure, Requests};
 use super::serve::{Caller, Outcome};
+use crate::html::escaped;
+use crate::json::count_values;
 use crate::server::budget::{Holding, decoded_bytes};
 use crate::server::service::{Refusal, Service};
 use crate::time::LocalSleep;
@@ -149,7 +151,7 @@ impl Api {
         caller: &Caller,
         mut holding: Holding,
     ) -> Result<Reply, (StatusCode, Failure)> {
-        let items = jsonrpc::count_values(body);
+        let items = count_values(body);
         let limit = self.service.limits.max_items;
         // Names and structure of the requests themselves count too, so there may be some more.
         if items > limit.saturating_add(64) {
@@ -359,10 +361,6 @@ fn page(path: &str) -> Reply {
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     reply.headers_mut().insert(CONTENT_TYPE, kind);
     reply
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn reply(status: StatusCode, body: impl Into<Text>) -> Reply {

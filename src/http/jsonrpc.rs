@@ -163,23 +163,6 @@ pub(super) fn read(body: &[u8], max_batch: usize) -> Result<Requests<'_>, Failur
     }
 }
 
-/// Counts the values in a body, if it is JSON: names are values too, as in a message. An empty array
-/// or object counts as two.
-pub(super) fn count_values(body: &[u8]) -> usize {
-    let (mut count, mut in_text, mut escaped) = (1, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            // Each value but the first has one of these before it.
-            b'[' | b'{' | b',' | b':' if !in_text => count += 1,
-            _ => {}
-        }
-    }
-    count
-}
-
 fn read_one(request: &RawValue) -> Request<'_> {
     let Ok(members) = serde_json::from_str::<Members<'_>>(request.get()) else {
         return Request { id: Some("null"), call: Err(Failure::invalid_request()) };
@@ -353,19 +336,6 @@ mod tests {
             assert_eq!(show(body), expected, "{body}");
         }
         assert_eq!(read(b"\"\xff\"", 3).expect_err("no UTF-8").code, -32700);
-    }
-
-    #[test]
-    fn values_are_counted_and_what_is_in_texts_is_not() {
-        for (body, expected) in [
-            ("1", 1),
-            ("[1, 2]", 3),
-            (r#"{"a": 1, "b": [true]}"#, 6),
-            (r#"[",,,[{:", "\",\\", ","]"#, 4),
-            ("[]", 2),
-        ] {
-            assert_eq!(count_values(body.as_bytes()), expected, "{body}");
-        }
     }
 
     #[test]

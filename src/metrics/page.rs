@@ -10,6 +10,7 @@ use prometheus::proto::{Histogram, Metric, MetricFamily, MetricType};
 use sha2::{Digest, Sha256};
 
 use super::Registry;
+use crate::html::escaped;
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -121,22 +122,6 @@ fn quantile(histogram: &Histogram, part: f64) -> String {
         Some(bucket) => format!("{:?}", std::time::Duration::from_secs_f64(bucket.upper_bound())),
         None => "∞".to_owned(),
     }
-}
-
-/// Text as HTML, in an element or a quoted attribute.
-fn escaped(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            _ => html.push(character),
-        }
-    }
-    html
 }
 
 #[cfg(test)]
