@@ -456,6 +456,7 @@ fn a_handler_goes_on_when_its_caller_has_gone_and_a_stop_waits_for_it() {
     let (started_sender, started) = channel::bounded(1);
     let (gate, opened) = channel::bounded::<()>(1);
     let (done_sender, done) = channel::bounded(1);
+    let (gone_sender, gone) = channel::unbounded();
     let router = Router::new().method("work", [], move || {
         let (started, opened, done) = (started_sender.clone(), opened.clone(), done_sender.clone());
         async move {
@@ -465,12 +466,16 @@ fn a_handler_goes_on_when_its_caller_has_gone_and_a_stop_waits_for_it() {
             "done"
         }
     });
-    let server = serve(router);
+    let server = Server::with_handler(HOST, 0, router).http(0);
+    let server = start(server.on_disconnect(move |_| {
+        let _ = gone_sender.try_send(());
+    }));
     let call = request("", r#"{"jsonrpc":"2.0","id":1,"method":"work"}"#);
     let mut peer = Raw::connect(address(&server));
     peer.send(&call);
     started.recv_blocking().expect("it runs");
     drop(peer);
+    gone.recv_blocking().expect("it is noticed");
     let mut other = Raw::connect(address(&server));
     other.send(&call);
     started.recv_blocking().expect("it runs");
