@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue,
-    ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE,
+    HeaderMap, HeaderValue, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use smol::future::FutureExt;
@@ -19,16 +19,13 @@ use smol::future::FutureExt;
 use super::Http;
 use super::body::Text;
 use super::jsonrpc::{self, Call, Failure, Requests};
+use super::page;
 use super::serve::{Caller, Outcome};
-use crate::html::escaped;
 use crate::json::count_values;
 use crate::server::budget::{Holding, decoded_bytes};
 use crate::server::service::{Refusal, Service};
 use crate::time::LocalSleep;
 use crate::wire::Malformed;
-
-/// The body of a page that is read by people.
-const PAGE: &str = include_str!("page.html");
 
 type Reply = Response<Text>;
 
@@ -82,7 +79,7 @@ impl Api {
         }
         match *request.method() {
             Method::POST => {}
-            Method::GET | Method::HEAD => return Ok(page(&self.options.path)),
+            Method::GET | Method::HEAD => return Ok(page(caller.is_tls(), &self.options.path)),
             Method::OPTIONS if request.headers().contains_key(ORIGIN) => {
                 return Ok(self.preflight());
             }
@@ -356,10 +353,12 @@ fn json(status: StatusCode, text: impl Into<Text>) -> Reply {
     reply
 }
 
-fn page(path: &str) -> Reply {
-    let mut reply = reply(StatusCode::OK, PAGE.replace("{path}", &escaped(path)));
+fn page(is_tls: bool, path: &str) -> Reply {
+    let mut reply = reply(StatusCode::OK, page::render(is_tls, path));
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     reply.headers_mut().insert(CONTENT_TYPE, kind);
+    let policy = HeaderValue::from_static(&page::POLICY);
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     reply
 }
 

@@ -199,6 +199,10 @@ impl Caller {
         .await;
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        self.context.is_tls()
+    }
+
     pub(super) fn metrics(&self) -> Option<&ServerConnectionMetrics> {
         self.metrics.as_ref()
     }

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrpc::{Context, Http, Router, RpcError, Server, ServerHandle, Tokens};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 use smol::channel;
 
 use crate::loopback::{HOST, cert, start};
@@ -203,6 +206,28 @@ fn what_http_gets_wrong_is_told_in_json() {
     assert_eq!(page.status, 200);
     assert!(page.head.contains("content-type: text/html"), "{}", page.head);
     assert!(page.body.contains("curl http://HOST:PORT/api"), "{}", page.body);
+}
+
+#[test]
+fn the_page_may_do_nothing_and_has_the_scheme_of_the_server() {
+    let server = Server::with_handler(HOST, 0, specification())
+        .http(Http::new(0).path("/it's"))
+        .tls(cert("server.crt"), cert("server.key"));
+    let server = start(server);
+    let url = format!("https://localhost:{}/it's", address(&server).port());
+    let output = std::process::Command::new("curl")
+        .args(["-sSi", "--cacert", &cert("ca.crt"), &url])
+        .output()
+        .expect("curl runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("<pre>curl https://HOST:PORT/it&#39;s \\\n"), "{text}");
+    let style = text.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next());
+    let hash = BASE64_STANDARD.encode(Sha256::digest(style.expect("a style")));
+    let policy = format!(
+        "\r\ncontent-security-policy: default-src 'none'; style-src 'sha256-{hash}'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
+    );
+    assert!(text.contains(&policy), "{policy}{text}");
 }
 
 #[test]
