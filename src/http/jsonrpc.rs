@@ -363,6 +363,7 @@ mod tests {
             ),
             ("[access_denied] who?", r#"{"code":-32001,"message":"Access denied","data":"who?"}"#),
             ("[busy] later", r#"{"code":-32003,"message":"Overload","data":"later"}"#),
+            ("[stopping] no", r#"{"code":-32003,"message":"Overload","data":"no"}"#),
             ("[timeout] no", r#"{"code":-32002,"message":"Timeout","data":"no"}"#),
             ("[unavailable] no", r#"{"code":-32004,"message":"Unavailable","data":"no"}"#),
             ("[handler_error] no", r#"{"code":-32000,"message":"no"}"#),

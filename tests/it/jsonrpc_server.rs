@@ -197,6 +197,13 @@ fn what_http_gets_wrong_is_told_in_json() {
             413,
             "the body is larger than 100 bytes (max_message_bytes)",
         ),
+        (
+            "POST /api HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Transfer-Encoding: chunked\r\n\r\nx\r\n"
+                .to_owned(),
+            400,
+            "the body ended before its end",
+        ),
     ] {
         let response = exchange(&server, sent.as_bytes());
         assert_eq!((response.status, response.data().as_str()), (status, text), "{sent}");
@@ -206,6 +213,17 @@ fn what_http_gets_wrong_is_told_in_json() {
     assert_eq!(page.status, 200);
     assert!(page.head.contains("content-type: text/html"), "{}", page.head);
     assert!(page.body.contains("curl http://HOST:PORT/api"), "{}", page.body);
+}
+
+#[test]
+fn a_body_is_json_by_each_of_its_names() {
+    let server = serve(specification());
+    let sent = request("", r#"{"jsonrpc":"2.0","id":1,"method":"get_data"}"#);
+    let sent = String::from_utf8(sent).expect("text");
+    for kind in ["application/json-rpc", "application/jsonrequest", "Application/JSON;charset=x"] {
+        let sent = sent.replace("application/json", kind);
+        assert_eq!(exchange(&server, sent.as_bytes()).status, 200, "{kind}");
+    }
 }
 
 #[test]
