@@ -53,6 +53,7 @@ pub mod json;
 pub mod jsonrpc;
 pub mod metrics;
 
+mod html;
 mod log;
 mod name;
 mod net;

@@ -3,15 +3,15 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue,
-    ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE,
+    HeaderMap, HeaderValue, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use smol::future::FutureExt;
@@ -19,15 +19,29 @@ use smol::future::FutureExt;
 use super::Http;
 use super::body::Text;
 use super::jsonrpc::{self, Call, Failure, Requests};
+use super::page;
 use super::serve::{Caller, Outcome};
+use crate::json::count_values;
 use crate::server::budget::{Holding, decoded_bytes};
-use crate::server::service::Service;
+use crate::server::service::{Refusal, Service};
 use crate::time::LocalSleep;
-
-/// The body of a page that is read by people.
-const PAGE: &str = include_str!("page.html");
+use crate::wire::Malformed;
 
 type Reply = Response<Text>;
+
+/// A request that does not come to a call.
+struct Refused {
+    status: StatusCode,
+    failure: Box<Failure>,
+    /// Those of its body, if it was read.
+    bytes: usize,
+}
+
+impl Refused {
+    fn unread(status: StatusCode, failure: Failure) -> Self {
+        Self { status, failure: Box::new(failure), bytes: 0 }
+    }
+}
 
 /// Answers requests to a server's HTTP port.
 pub(super) struct Api {
@@ -38,7 +52,16 @@ pub(super) struct Api {
 impl Api {
     pub(super) async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Reply {
         let origin = self.allowed_origin(request.headers());
-        let mut reply = self.answer(request, caller).await;
+        let mut reply = match self.answer(request, caller).await {
+            Ok(reply) => reply,
+            Err(refused) => {
+                count(caller, &refused.failure);
+                if let Some(metrics) = caller.metrics() {
+                    metrics.observe(Duration::ZERO, refused.bytes); // nothing has worked on it
+                }
+                refusal(refused.status, *refused.failure)
+            }
+        };
         if !self.options.cors.is_empty() {
             reply.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
         }
@@ -48,50 +71,40 @@ impl Api {
         reply
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Result<Reply, Refused> {
+        let refused = |status, text: &str| Err(Refused::unread(status, Failure::refused(text)));
         if request.uri().path() != self.options.path {
             let text = format!("there is nothing here, calls go to {}", self.options.path);
-            return refused(StatusCode::NOT_FOUND, &Failure::refused(text));
+            return refused(StatusCode::NOT_FOUND, &text);
         }
         match *request.method() {
             Method::POST => {}
-            Method::GET | Method::HEAD => return page(&self.options.path),
+            Method::GET | Method::HEAD => return Ok(page(caller.is_tls(), &self.options.path)),
             Method::OPTIONS if request.headers().contains_key(ORIGIN) => {
-                return self.preflight();
+                return Ok(self.preflight());
             }
-            _ => {
-                let text = "send calls with POST";
-                let mut reply = refused(StatusCode::METHOD_NOT_ALLOWED, &Failure::refused(text));
-                let methods = HeaderValue::from_static("POST, GET, HEAD, OPTIONS");
-                reply.headers_mut().insert(ALLOW, methods);
-                return reply;
-            }
+            _ => return refused(StatusCode::METHOD_NOT_ALLOWED, "send calls with POST"),
         }
         if !is_json(request.headers()) {
             let text = "send calls with the header Content-Type: application/json";
-            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &Failure::refused(text));
+            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
         }
         let (head, body) = request.into_parts();
         let mut holding = Holding::new(self.service.budget.clone());
-        let body = match self.read(body, &mut holding).await {
-            Ok(body) => body,
-            Err((status, failure)) => return refused(status, &failure),
-        };
+        let body = self.read(body, &mut holding).await?;
         let token = token(&head.headers);
-        self.call(&body, token, caller, holding).await
+        let refused =
+            |(status, failure)| Refused { status, failure: Box::new(failure), bytes: body.len() };
+        self.call(&body, token, caller, holding).await.map_err(refused)
     }
 
     /// Reads a body within the limits of a message.
-    async fn read(
-        &self,
-        body: Incoming,
-        holding: &mut Holding,
-    ) -> Result<Vec<u8>, (StatusCode, Failure)> {
+    async fn read(&self, body: Incoming, holding: &mut Holding) -> Result<Vec<u8>, Refused> {
         let limit = self.service.limits.max_bytes;
         let too_large = || {
-            self.count("max_message_bytes");
             let text = format!("the body is larger than {limit} bytes (max_message_bytes)");
-            (StatusCode::PAYLOAD_TOO_LARGE, Failure::refused(text))
+            let failure = limited(Failure::refused(text), Malformed::TooLong { limit });
+            Refused::unread(StatusCode::PAYLOAD_TOO_LARGE, failure)
         };
         if body.size_hint().lower() > limit as u64 {
             return Err(too_large());
@@ -103,14 +116,15 @@ impl Api {
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame else {
                     let failure = Failure::refused("the body ended before its end");
-                    return Err((StatusCode::BAD_REQUEST, failure));
+                    return Err(Refused::unread(StatusCode::BAD_REQUEST, failure));
                 };
                 let Ok(bytes) = frame.into_data() else { continue };
                 if read.len() + bytes.len() > limit {
                     return Err(too_large());
                 }
                 if !holding.reserve(2 * (read.len() + bytes.len())) {
-                    return Err(self.no_memory());
+                    let failure = self.no_memory();
+                    return Err(Refused::unread(StatusCode::SERVICE_UNAVAILABLE, failure));
                 }
                 read.extend_from_slice(&bytes);
             }
@@ -118,9 +132,9 @@ impl Api {
         };
         let late = async {
             LocalSleep::lasting(timeout).await;
-            self.count("message_timeout");
             let text = format!("the body did not arrive within {timeout:?} (message_timeout)");
-            Err((StatusCode::REQUEST_TIMEOUT, Failure::timeout(text)))
+            let failure = limited(Failure::timeout(text), Refusal::TimedOut { after: timeout });
+            Err(Refused::unread(StatusCode::REQUEST_TIMEOUT, failure))
         };
         whole.or(late).await?;
         read.shrink_to_fit();
@@ -133,30 +147,29 @@ impl Api {
         token: Option<&str>,
         caller: &Caller,
         mut holding: Holding,
-    ) -> Reply {
-        let items = jsonrpc::count_values(body);
-        let max_items = self.service.limits.max_items;
+    ) -> Result<Reply, (StatusCode, Failure)> {
+        let items = count_values(body);
+        let limit = self.service.limits.max_items;
         // Names and structure of the requests themselves count too, so there may be some more.
-        if items > max_items.saturating_add(64) {
-            self.count("max_items");
-            let text = format!("the body has more than {max_items} values (max_items)");
-            return refused(StatusCode::OK, &Failure::refused(text));
+        if items > limit.saturating_add(64) {
+            let text = format!("the body has more than {limit} values (max_items)");
+            let failure = limited(Failure::refused(text), Malformed::TooManyItems { limit });
+            return Err((StatusCode::OK, failure));
         }
         let taken = decoded_bytes(3 * body.len(), items);
         if !holding.reserve(taken) {
-            let (status, failure) = self.no_memory();
-            return refused(status, &failure);
+            return Err((StatusCode::SERVICE_UNAVAILABLE, self.no_memory()));
         }
+        let requests = jsonrpc::read(body, self.options.max_batch);
         let mut out = String::new();
-        match jsonrpc::read(body, self.options.max_batch) {
-            Err(failure) => jsonrpc::write("null", &Err(failure), &mut out),
-            Ok(Requests::One(request)) => {
+        match requests.map_err(|failure| (StatusCode::OK, failure))? {
+            Requests::One(request) => {
                 let outcome = self.run(request.call, token, caller, body.len()).await;
                 if let Some(id) = request.id {
-                    self.write(id, outcome, &mut out, taken, &mut holding);
+                    self.write(id, outcome, &mut out, taken, &mut holding, caller);
                 }
             }
-            Ok(Requests::Batch(batch)) => {
+            Requests::Batch(batch) => {
                 let bytes = body.len() / batch.len().max(1);
                 let mut outcomes = stream::iter(batch)
                     .map(|request| async move {
@@ -167,17 +180,17 @@ impl Api {
                 while let Some((id, outcome)) = outcomes.next().await {
                     let Some(id) = id else { continue };
                     out.push(if out.is_empty() { '[' } else { ',' });
-                    self.write(id, outcome, &mut out, taken, &mut holding);
+                    self.write(id, outcome, &mut out, taken, &mut holding, caller);
                 }
                 if !out.is_empty() {
                     out.push(']');
                 }
             }
         }
-        match out.is_empty() {
+        Ok(match out.is_empty() {
             true => reply(StatusCode::NO_CONTENT, Bytes::new()),
             false => json(StatusCode::OK, Text::held(out, holding)),
-        }
+        })
     }
 
     /// Appends a response, or one that says that there is no memory for it beside what is `taken`.
@@ -188,18 +201,21 @@ impl Api {
         out: &mut String,
         taken: usize,
         holding: &mut Holding,
+        caller: &Caller,
     ) {
         let before = out.len();
         jsonrpc::write(id, &outcome, out);
         drop(outcome);
         if !holding.reserve(taken.saturating_add(2 * out.len())) {
+            let failure = self.no_memory();
+            count(caller, &failure);
             out.truncate(before);
             out.shrink_to_fit();
-            jsonrpc::write(id, &Err(self.no_memory().1), out);
+            jsonrpc::write(id, &Err(failure), out);
         }
     }
 
-    /// Calls the handler with one request.
+    /// Runs one request, and counts it.
     async fn run(
         &self,
         call: Result<Call, Failure>,
@@ -208,49 +224,41 @@ impl Api {
         bytes: usize,
     ) -> Result<crate::Value, Failure> {
         let started = Instant::now();
-        let message = call?.into_message(token);
-        let count_error = |reason: &str| {
-            if let Some(metrics) = caller.metrics() {
-                metrics.error(reason);
-            }
+        let outcome = match call {
+            Ok(call) => self.handle(call.into_message(token), caller, bytes).await,
+            Err(failure) => Err(failure),
         };
-        let outcome = match caller.call(&self.service, message, bytes).await {
-            Outcome::Done(result) => result.map_err(|error| {
-                count_error(error.reason().unwrap_or_else(|| error.message()));
-                Failure::from(error)
-            }),
-            Outcome::Refused(malformed) => {
-                self.count(malformed.limit().unwrap_or("messagepack"));
-                Err(Failure::refused(malformed))
-            }
-            Outcome::NoMemory => Err(self.no_memory().1),
-            Outcome::TimedOut(text) => {
-                self.count("handler_timeout");
-                count_error(&text);
-                Err(Failure::timeout(text))
-            }
-            Outcome::Panicked(text) => {
-                count_error(&text);
-                Err(Failure::internal(text))
-            }
-        };
+        if let Err(failure) = &outcome {
+            count(caller, failure);
+        }
         if let Some(metrics) = caller.metrics() {
             metrics.observe(started.elapsed(), bytes);
         }
         outcome
     }
 
-    fn no_memory(&self) -> (StatusCode, Failure) {
-        self.count("max_memory_bytes");
-        let limit = self.service.budget.limit();
-        let text = format!("the server has no memory left for this (max_memory_bytes {limit})");
-        (StatusCode::SERVICE_UNAVAILABLE, Failure::overload(text))
+    /// Calls the handler.
+    async fn handle(
+        &self,
+        message: crate::Value,
+        caller: &Caller,
+        bytes: usize,
+    ) -> Result<crate::Value, Failure> {
+        match caller.call(&self.service, message, bytes).await {
+            Outcome::Done(result) => result.map_err(Failure::from),
+            Outcome::Refused(malformed) => Err(limited(Failure::refused(malformed), malformed)),
+            Outcome::NoMemory => Err(self.no_memory()),
+            Outcome::TimedOut { text, reason } => {
+                Err(Failure::timeout(text).with_reason(reason).with_limit("handler_timeout"))
+            }
+            Outcome::Panicked(text) => Err(Failure::internal(&text).with_reason(text)),
+        }
     }
 
-    fn count(&self, limit: &'static str) {
-        if let Some(metrics) = &self.service.metrics {
-            metrics.refusal(limit);
-        }
+    fn no_memory(&self) -> Failure {
+        let limit = self.service.budget.limit();
+        let text = format!("the server has no memory left for this (max_memory_bytes {limit})");
+        limited(Failure::overload(text), Refusal::NoMemory { limit })
     }
 
     fn preflight(&self) -> Reply {
@@ -269,6 +277,19 @@ impl Api {
         let is_allowed =
             |allowed: &String| allowed == "*" || origin.as_bytes() == allowed.as_bytes();
         self.options.cors.iter().any(is_allowed).then(|| origin.clone())
+    }
+}
+
+/// A failure that is counted as the same refusal of a message would be.
+fn limited(failure: Failure, refusal: impl Into<Refusal>) -> Failure {
+    let refusal = refusal.into();
+    failure.with_reason(refusal.reason()).with_limit(refusal.rule())
+}
+
+fn count(caller: &Caller, failure: &Failure) {
+    if let Some(metrics) = caller.metrics() {
+        metrics.error(&failure.reason);
+        failure.limit.inspect(|limit| metrics.refusal(limit));
     }
 }
 
@@ -314,10 +335,15 @@ pub(crate) fn unavailable(text: &str) -> String {
     )
 }
 
-fn refused(status: StatusCode, failure: &Failure) -> Reply {
+fn refusal(status: StatusCode, failure: Failure) -> Reply {
     let mut out = String::new();
-    jsonrpc::write("null", &Err(failure.clone()), &mut out);
-    json(status, out)
+    jsonrpc::write("null", &Err(failure), &mut out);
+    let mut reply = json(status, out);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let methods = HeaderValue::from_static("POST, GET, HEAD, OPTIONS");
+        reply.headers_mut().insert(ALLOW, methods);
+    }
+    reply
 }
 
 fn json(status: StatusCode, text: impl Into<Text>) -> Reply {
@@ -327,15 +353,13 @@ fn json(status: StatusCode, text: impl Into<Text>) -> Reply {
     reply
 }
 
-fn page(path: &str) -> Reply {
-    let mut reply = reply(StatusCode::OK, PAGE.replace("{path}", &escaped(path)));
+fn page(is_tls: bool, path: &str) -> Reply {
+    let mut reply = reply(StatusCode::OK, page::render(is_tls, path));
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     reply.headers_mut().insert(CONTENT_TYPE, kind);
+    let policy = HeaderValue::from_static(&page::POLICY);
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     reply
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn reply(status: StatusCode, body: impl Into<Text>) -> Reply {

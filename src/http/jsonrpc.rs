@@ -1,6 +1,7 @@
 //! Requests and responses of JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>) as texts, and
 //! what they are as messages of arrpc. Knows no HTTP and calls nobody.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -14,7 +15,7 @@ const INVALID_REQUEST: (i64, &str) = (-32600, "Invalid Request");
 const METHOD_NOT_FOUND: (i64, &str) = (-32601, "Method not found");
 const INVALID_PARAMS: (i64, &str) = (-32602, "Invalid params");
 const INTERNAL_ERROR: (i64, &str) = (-32603, "Internal error");
-const SERVER_ERROR: i64 = -32000;
+const SERVER_ERROR: (i64, &str) = (-32000, "Server error");
 const ACCESS_DENIED: (i64, &str) = (-32001, "Access denied");
 const TIMEOUT: (i64, &str) = (-32002, "Timeout");
 const OVERLOAD: (i64, &str) = (-32003, "Overload");
@@ -51,20 +52,24 @@ impl Call {
     }
 }
 
-/// Why there is no result.
-#[derive(Clone, Debug, PartialEq)]
+/// Why there is no result: what the caller is told, and what is counted.
+#[derive(Debug)]
 pub(super) struct Failure {
     code: i64,
     message: String,
     data: Option<Value>,
+    /// The `reason` label of the metrics. Nothing that a caller may vary, but for a handler's text.
+    pub(super) reason: Cow<'static, str>,
+    /// The limit that was hit, by the name of its setter.
+    pub(super) limit: Option<&'static str>,
 }
 
 impl Failure {
-    fn new((code, message): (i64, &str), data: Option<Value>) -> Self {
-        Self { code, message: message.to_owned(), data }
+    fn new((code, message): (i64, &'static str), data: Option<Value>) -> Self {
+        Self { code, message: message.to_owned(), data, reason: message.into(), limit: None }
     }
 
-    fn saying(kind: (i64, &str), data: impl fmt::Display) -> Self {
+    fn saying(kind: (i64, &'static str), data: impl fmt::Display) -> Self {
         Self::new(kind, Some(data.to_string().into()))
     }
 
@@ -93,6 +98,16 @@ impl Failure {
     pub(super) fn internal(text: impl fmt::Display) -> Self {
         Self::saying(INTERNAL_ERROR, text)
     }
+
+    /// Counts it with another reason than its kind.
+    pub(super) fn with_reason(self, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: reason.into(), ..self }
+    }
+
+    /// Counts it as hitting a limit, which is given by the name of its setter.
+    pub(super) fn with_limit(self, limit: &'static str) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
 }
 
 impl From<RpcError> for Failure {
@@ -100,7 +115,8 @@ impl From<RpcError> for Failure {
     /// its own code beside them.
     fn from(error: RpcError) -> Self {
         let text = error.description();
-        match error.code() {
+        let own = |data| Self { message: text.to_owned(), ..Self::new(SERVER_ERROR, data) };
+        let failure = match error.code() {
             Some("unknown_method") => {
                 // The specification's answer has nothing beside it, so only a proposal is told.
                 let data = text.contains(", is it ").then(|| text.into());
@@ -112,13 +128,12 @@ impl From<RpcError> for Failure {
             Some("busy" | "stopping") => Self::saying(OVERLOAD, text),
             Some("timeout") => Self::saying(TIMEOUT, text),
             Some("unavailable") => Self::saying(UNAVAILABLE, text),
-            Some("handler_error") | None => {
-                Self { code: SERVER_ERROR, message: text.to_owned(), data: None }
-            }
-            Some(code) => {
-                let data = Some(value!({"code": code}));
-                Self { code: SERVER_ERROR, message: text.to_owned(), data }
-            }
+            Some("handler_error") | None => own(None),
+            Some(code) => own(Some(value!({"code": code}))),
+        };
+        match error.reason() {
+            Some(reason) => failure.with_reason(reason),
+            None => failure.with_reason(error.into_message()),
         }
     }
 }
@@ -141,26 +156,11 @@ pub(super) fn read(body: &[u8], max_batch: usize) -> Result<Requests<'_>, Failur
         0 => Err(Failure::invalid_request()),
         calls if calls > max_batch => Err(Failure::refused(format_args!(
             "the batch has {calls} calls, and may have {max_batch} (max_batch)"
-        ))),
+        ))
+        .with_reason("The batch has too many calls (max_batch)")
+        .with_limit("max_batch")),
         _ => Ok(Requests::Batch(batch.into_iter().map(read_one).collect())),
     }
-}
-
-/// Counts the values in a body, if it is JSON: names are values too, as in a message. An empty array
-/// or object counts as two.
-pub(super) fn count_values(body: &[u8]) -> usize {
-    let (mut count, mut in_text, mut escaped) = (1, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            // Each value but the first has one of these before it.
-            b'[' | b'{' | b',' | b':' if !in_text => count += 1,
-            _ => {}
-        }
-    }
-    count
 }
 
 fn read_one(request: &RawValue) -> Request<'_> {
@@ -260,7 +260,7 @@ pub(super) fn write(id: &str, outcome: &Result<Value, Failure>, out: &mut String
             out.push_str("\"result\":");
             out.push_str(&json::to_string(result));
         }
-        Err(Failure { code, message, data }) => {
+        Err(Failure { code, message, data, .. }) => {
             let mut error = value!({"code": *code, "message": message.as_str()});
             if let (Value::Map(members), Some(data)) = (&mut error, data) {
                 members.push(("data".into(), data.clone()));
@@ -339,19 +339,6 @@ mod tests {
     }
 
     #[test]
-    fn values_are_counted_and_what_is_in_texts_is_not() {
-        for (body, expected) in [
-            ("1", 1),
-            ("[1, 2]", 3),
-            (r#"{"a": 1, "b": [true]}"#, 6),
-            (r#"[",,,[{:", "\",\\", ","]"#, 4),
-            ("[]", 2),
-        ] {
-            assert_eq!(count_values(body.as_bytes()), expected, "{body}");
-        }
-    }
-
-    #[test]
     fn a_deep_body_takes_no_stack() {
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         assert_eq!(show(&deep), "[null -32600]");
@@ -376,6 +363,7 @@ mod tests {
             ),
             ("[access_denied] who?", r#"{"code":-32001,"message":"Access denied","data":"who?"}"#),
             ("[busy] later", r#"{"code":-32003,"message":"Overload","data":"later"}"#),
+            ("[stopping] no", r#"{"code":-32003,"message":"Overload","data":"no"}"#),
             ("[timeout] no", r#"{"code":-32002,"message":"Timeout","data":"no"}"#),
             ("[unavailable] no", r#"{"code":-32004,"message":"Unavailable","data":"no"}"#),
             ("[handler_error] no", r#"{"code":-32000,"message":"no"}"#),

@@ -30,7 +30,7 @@ use crate::server::context::Context;
 use crate::server::exchange::{Account, Exchange};
 use crate::server::handler::Answer;
 use crate::server::presence::Presence;
-use crate::server::service::{HANDLER_PANICKED, Service};
+use crate::server::service::{HANDLER_PANICKED, Service, Timeouts};
 use crate::time::{LocalSleep, now};
 use crate::wire::Malformed;
 use crate::wire::reply::Reply;
@@ -92,6 +92,14 @@ where
         }
     };
     drop(presence);
+    let cut = match &ended {
+        Err(error) if error.is_timeout() => overdue(&timeouts, stream.is_read_last),
+        Err(error) if error.is_parse() => Some("protocol"),
+        _ => stream.is_unread.then_some("write_timeout"),
+    };
+    if let (Some(metrics), Some(limit)) = (caller.metrics(), cut) {
+        metrics.refusal(limit);
+    }
     // A stop must not wait for peers that keep their connections.
     if !stream.has_ended && !is_stopped {
         linger(stream).await;
@@ -104,6 +112,15 @@ where
     let mut left: FuturesUnordered<_> = left.collect();
     while left.next().await.is_some() {}
     ended
+}
+
+/// The limit that a peer has hit whose next head is not there in time; none if it has not begun one
+/// and may be idle.
+fn overdue(timeouts: &Timeouts, has_begun: bool) -> Option<&'static str> {
+    match timeouts.idle {
+        Some(idle) if idle < timeouts.message => Some("idle_timeout"),
+        _ => has_begun.then_some("message_timeout"),
+    }
 }
 
 /// The peer of a connection, for whom handlers are called.
@@ -124,7 +141,11 @@ pub(super) enum Outcome {
     Refused(Malformed),
     /// There is no memory for it while it waits.
     NoMemory,
-    TimedOut(String),
+    TimedOut {
+        text: String,
+        /// For the metrics: the text without its number.
+        reason: &'static str,
+    },
     Panicked(String),
 }
 
@@ -150,17 +171,16 @@ impl Caller {
         let exchange = Exchange::new(0, handler, timeout, context, account, in_flight);
         let running = Running { running: Some((exchange, holding)), left: self.left.clone() };
         let (reply, account) = running.await;
-        match reply {
-            Reply::Value(value) => Outcome::Done(Ok(value)),
-            Reply::Rpc(text) | Reply::Auth(text) if account.limit.is_some() => {
-                Outcome::TimedOut(text)
+        match (reply, account.limit, account.reason) {
+            (Reply::Value(value), ..) => Outcome::Done(Ok(value)),
+            (Reply::Rpc(text) | Reply::Auth(text), Some(_), Some(reason)) => {
+                Outcome::TimedOut { text, reason }
             }
-            Reply::Rpc(text) | Reply::Auth(text) => {
-                let error = RpcError::from(text);
-                Outcome::of(Err(match account.reason {
-                    Some(reason) => error.with_reason(reason),
-                    None => error,
-                }))
+            (Reply::Rpc(text) | Reply::Auth(text), _, Some(reason)) => {
+                Outcome::of(Err(RpcError::from(text).with_reason(reason)))
+            }
+            (Reply::Rpc(text) | Reply::Auth(text), _, None) => {
+                Outcome::of(Err(RpcError::from(text)))
             }
         }
     }
@@ -176,6 +196,10 @@ impl Caller {
             }
         })
         .await;
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.context.is_tls()
     }
 
     pub(super) fn metrics(&self) -> Option<&ServerConnectionMetrics> {
@@ -226,11 +250,17 @@ struct Progressing<S> {
     deadline: Option<LocalSleep>,
     /// Whether the peer sends no more, or takes no more.
     has_ended: bool,
+    /// Whether it was cut off as it takes nothing.
+    is_unread: bool,
+    /// Whether something was read since something was written: the head of a request, if the
+    /// connection waits for one.
+    is_read_last: bool,
 }
 
 impl<S> Progressing<S> {
     fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, deadline: None, has_ended: false }
+        let deadline = None;
+        Self { stream, timeout, deadline, has_ended: false, is_unread: false, is_read_last: false }
     }
 
     fn watch<T>(
@@ -248,7 +278,7 @@ impl<S> Progressing<S> {
         }
         if let Some(deadline) = &mut self.deadline {
             ready!(Pin::new(deadline).poll(context));
-            self.has_ended = true;
+            (self.has_ended, self.is_unread) = (true, true);
             let text = "the peer did not take its responses (write_timeout)";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
         }
@@ -264,6 +294,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Progressing<S> {
     ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
         self.has_ended |= matches!(read, Err(_) | Ok(0));
+        self.is_read_last |= matches!(read, Ok(1..));
         Poll::Ready(read)
     }
 }
@@ -275,6 +306,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progressing<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.is_read_last &= !polled.is_ready();
         self.watch(polled, context)
     }
 

@@ -1,112 +1,46 @@
 //! From JSON text that others wrote to a value: what merely looks like one of our escapes is taken
 //! as it stands.
 
-use std::collections::HashMap;
-use std::fmt;
-
 use rmpv::Value;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::build::{Rules, build};
 use super::read::read_tagged;
 
 /// Reads the value that JSON text stands for, also if it is not that of [`to_string`](super::to_string):
 /// an object whose only key begins with `$` is itself unless it is a well-formed escape, the last
 /// of two equal keys counts, and an integer that no MessagePack has is the nearest float.
 pub(crate) fn from_str_lenient(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(text).map(|Lenient(value)| value)
+    build(text, Lenient)
 }
 
-/// A value read from JSON.
-struct Lenient(Value);
+#[derive(Clone, Copy)]
+struct Lenient;
 
-impl<'de> Deserialize<'de> for Lenient {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LenientVisitor).map(Self)
-    }
-}
-
-struct LenientVisitor;
-
-impl<'de> Visitor<'de> for LenientVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+impl Rules for Lenient {
+    fn second_key(self, _: &str) -> Result<(), String> {
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Nil)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Lenient(item)) = array.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let mut entries: Vec<(Value, Value)> = Vec::new();
-        let mut places = HashMap::new();
-        while let Some(key) = object.next_key::<String>()? {
-            let Lenient(value) = object.next_value()?;
-            match places.get(&key).and_then(|place: &usize| entries.get_mut(*place)) {
-                Some((_, former)) => *former = value,
-                None => {
-                    places.insert(key.clone(), entries.len());
-                    entries.push((key.into(), value));
-                }
+    fn only_entry(self, key: Value, value: Value) -> Result<Value, String> {
+        let read = match key.as_str().and_then(|key| key.strip_prefix('$')) {
+            None => None,
+            Some(name) if name.starts_with('$') => {
+                return Ok(Value::Map(vec![(name.into(), value)]));
             }
-        }
-        Ok(match <[_; 1]>::try_from(entries) {
-            Ok([(key, value)]) => read_only_entry(key, value),
-            Err(entries) => Value::Map(entries),
-        })
+            // What these copy is no deeper than this: nested ones would be copied once a level.
+            Some(name @ ("bin" | "float" | "time")) if value.is_str() => {
+                read_tagged(name, value.clone()).ok()
+            }
+            Some("ext") if is_pair(&value) && value[1].is_str() => {
+                read_tagged("ext", value.clone()).ok()
+            }
+            Some("map") if value.as_array().is_some_and(|pairs| pairs.iter().all(is_pair)) => {
+                return read_tagged("map", value);
+            }
+            Some(_) => None,
+        };
+        Ok(read.unwrap_or_else(|| Value::Map(vec![(key, value)])))
     }
-}
-
-fn read_only_entry(key: Value, value: Value) -> Value {
-    let read = match key.as_str().and_then(|key| key.strip_prefix('$')) {
-        None => None,
-        Some(name) if name.starts_with('$') => return Value::Map(vec![(name.into(), value)]),
-        // What these copy is no deeper than this: nested ones would be copied once a level.
-        Some(name @ ("bin" | "float" | "time")) if value.is_str() => {
-            read_tagged(name, value.clone()).ok()
-        }
-        Some("ext") if is_pair(&value) && value[1].is_str() => {
-            read_tagged("ext", value.clone()).ok()
-        }
-        Some("map") if value.as_array().is_some_and(|pairs| pairs.iter().all(is_pair)) => {
-            return read_tagged("map", value).unwrap_or(Value::Nil); // it is well-formed
-        }
-        Some(_) => None,
-    };
-    read.unwrap_or_else(|| Value::Map(vec![(key, value)]))
 }
 
 fn is_pair(value: &Value) -> bool {

@@ -21,6 +21,8 @@
 //! value whose JSON nests more than 127 arrays and objects is written but not read. Each level of
 //! `$map` takes three of the 127.
 
+mod build;
+mod count;
 mod lenient;
 mod read;
 mod time;
@@ -30,6 +32,7 @@ use std::fmt;
 
 use rmpv::Value;
 
+pub(crate) use count::count_values;
 pub(crate) use lenient::from_str_lenient;
 
 /// The ext type the MessagePack spec reserves for timestamps.

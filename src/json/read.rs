@@ -2,21 +2,19 @@
 //! and which numbers and objects are refused, is decided here.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rmpv::Value;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::build::{Rules, build};
 use super::{JsonError, TIMESTAMP, time};
 
 /// The bytes of a text that an error shows.
 const MAX_SHOWN_BYTES: usize = 200;
 
 pub(super) fn read(text: &str) -> Result<Value, JsonError> {
-    let Reading(value) = serde_json::from_str(text).map_err(syntax_error)?;
+    let value = build(text, Strict).map_err(syntax_error)?;
     check_integers(text)?;
     Ok(value)
 }
@@ -78,81 +76,25 @@ fn check_integers(text: &str) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// A value read from JSON.
-struct Reading(Value);
+#[derive(Clone, Copy)]
+struct Strict;
 
-impl<'de> Deserialize<'de> for Reading {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ReadingVisitor).map(Self)
-    }
-}
-
-struct ReadingVisitor;
-
-impl<'de> Visitor<'de> for ReadingVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+impl Rules for Strict {
+    fn second_key(self, key: &str) -> Result<(), String> {
+        let key = beginning(key);
+        Err(format!("second key {key:?} in one object; write {{\"$map\": [[key, value], ..]}}"))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Nil)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Reading(item)) = array.next_element()? {
-            items.push(item);
+    fn only_entry(self, key: Value, value: Value) -> Result<Value, String> {
+        match key.as_str().and_then(|key| key.strip_prefix('$')) {
+            None => Ok(Value::Map(vec![(key, value)])),
+            Some(name) if name.starts_with('$') => Ok(Value::Map(vec![(name.into(), value)])),
+            Some(name) => read_tagged(name, value).map_err(|problem| {
+                let (name, problem) = (beginning(name), beginning(&problem));
+                let [key, escaped] = [format!("${name}"), format!("$${name}")];
+                format!("{key:?} {problem}; for a map with the key {key:?} write {escaped:?}")
+            }),
         }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::new();
-        let mut seen = HashSet::new();
-        while let Some(key) = object.next_key::<String>()? {
-            // Checked here, not at the end, for the error to point at the second key.
-            if !seen.insert(key.clone()) {
-                let key = beginning(&key);
-                return Err(de::Error::custom(format_args!(
-                    "second key {key:?} in one object; write {{\"$map\": [[key, value], ..]}}"
-                )));
-            }
-            let Reading(value) = object.next_value()?;
-            entries.push((Value::from(key), value));
-        }
-        // A `$` key means something only when it is alone, which shows once its value is read.
-        if entries.len() == 1
-            && let Some((key, value)) = entries.pop()
-        {
-            return read_only_entry(key, value).map_err(de::Error::custom);
-        }
-        Ok(Value::Map(entries))
     }
 }
 
@@ -161,18 +103,6 @@ fn beginning(text: &str) -> Cow<'_, str> {
     match text.len() {
         0..=MAX_SHOWN_BYTES => text.into(),
         _ => format!("{}..", &text[..text.floor_char_boundary(MAX_SHOWN_BYTES)]).into(),
-    }
-}
-
-fn read_only_entry(key: Value, value: Value) -> Result<Value, String> {
-    match key.as_str().and_then(|key| key.strip_prefix('$')) {
-        None => Ok(Value::Map(vec![(key, value)])),
-        Some(name) if name.starts_with('$') => Ok(Value::Map(vec![(name.into(), value)])),
-        Some(name) => read_tagged(name, value).map_err(|problem| {
-            let (name, problem) = (beginning(name), beginning(&problem));
-            let [key, escaped] = [format!("${name}"), format!("$${name}")];
-            format!("{key:?} {problem}; for a map with the key {key:?} write {escaped:?}")
-        }),
     }
 }
 

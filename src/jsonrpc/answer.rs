@@ -7,6 +7,7 @@ use hyper::StatusCode;
 
 use super::Error;
 use super::message::{Id, Mapping, Reply, Whose, beginning};
+use crate::json::count_values;
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Answer {
         if self.status.is_redirection() {
             return Err(self.http_error());
         }
-        if count_items(&self.body) <= max_items {
+        if count_values(&self.body) <= max_items {
             return Ok(self);
         }
         Err(match self.is_success() {
@@ -90,43 +91,5 @@ impl Answer {
             _ => beginning(&String::from_utf8_lossy(&self.body)),
         };
         Error::Http { address: self.address.to_string(), status: self.status.as_u16(), text }
-    }
-}
-
-/// How many values and keys a JSON text holds; an empty array or object counts for two.
-fn count_items(text: &[u8]) -> usize {
-    let mut bytes = text.iter();
-    let mut items = 1;
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b',' | b':' | b'[' | b'{' => items += 1,
-            b'"' => {
-                while let Some(byte) = bytes.next().filter(|&&byte| byte != b'"') {
-                    if *byte == b'\\' {
-                        bytes.next();
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    items
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn items_are_the_values_and_keys_outside_of_strings() {
-        for (text, items) in [
-            ("1", 1),
-            ("[1, 2]", 3),
-            (r#"{"a": 1, "b": [2]}"#, 6),
-            (r#"["[,:{", "\\\",[", "\\\\", 4]"#, 5),
-            (r#""[,"#, 1),
-        ] {
-            assert_eq!(count_items(text.as_bytes()), items, "{text}");
-        }
     }
 }

@@ -73,7 +73,7 @@ impl HttpPool {
         let exchange = connection.exchange(request.clone(), self.max_bytes, self.address());
         let answered = deadline.within(Phase::Reply, exchange).await?;
         if answered.is_ok() && connection.is_reusable().await {
-            self.lock_idle().push(connection);
+            self.put_back(connection);
         }
         Ok(answered)
     }
@@ -81,12 +81,25 @@ impl HttpPool {
     fn take_idle(&self) -> Option<HttpConnection> {
         loop {
             let connection = self.lock_idle().pop()?;
-            let expired =
-                self.lifetime.is_some_and(|lifetime| time::now() - connection.made >= lifetime);
-            if !expired && connection.is_open_and_silent() {
+            if self.is_usable(&connection) {
                 return Some(connection);
             }
         }
+    }
+
+    /// Keeps a connection for the next call. Closes those that have waited longest and are of no more
+    /// use, as they may never be taken: looks at them up to the first that is.
+    fn put_back(&self, connection: HttpConnection) {
+        let mut idle = self.lock_idle();
+        let ended = idle.iter().take_while(|oldest| !self.is_usable(oldest)).count();
+        idle.drain(..ended);
+        idle.push(connection);
+    }
+
+    fn is_usable(&self, connection: &HttpConnection) -> bool {
+        let expired =
+            self.lifetime.is_some_and(|lifetime| time::now() - connection.made >= lifetime);
+        !expired && connection.is_open_and_silent()
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
@@ -97,6 +110,7 @@ impl HttpPool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::thread;
 
     use hyper::Request;
 
@@ -117,6 +131,35 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             drop(permit);
+        });
+    }
+
+    #[test]
+    fn connections_that_the_server_has_closed_go_when_another_one_is_put_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let connector = Connector::new("127.0.0.1", port, None, ConnectOptions::default());
+        let pool = HttpPool::new(connector.expect("nothing is wrong"), 4, None, 1 << 20);
+        smol::block_on(async {
+            let never = Deadline::after(None).expect("not zero");
+            let connect = async || {
+                let stream = connect(&pool.connector, &never).await.expect("it listens");
+                let (peer, _) = listener.accept().expect("a connection");
+                (HttpConnection::new(stream).await.expect("nothing is read yet"), peer)
+            };
+            let mut peers = Vec::new();
+            for _ in 0..3 {
+                let (connection, peer) = connect().await;
+                pool.put_back(connection);
+                peers.push(peer);
+            }
+            peers.drain(..2);
+            while pool.lock_idle()[..2].iter().any(HttpConnection::is_open_and_silent) {
+                thread::yield_now();
+            }
+            let (connection, _peer) = connect().await;
+            pool.put_back(connection);
+            assert_eq!(pool.lock_idle().len(), 2);
         });
     }
 }

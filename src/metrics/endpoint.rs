@@ -126,11 +126,11 @@ impl Endpoint {
     fn listen(self, host: &str, port: u16) -> io::Result<SocketAddr> {
         let listener = Listener::bind(host, port, DEFAULT_BACKLOG, TcpOptions::default())?;
         let address = listener.local_addr()?;
-        smol::spawn(self.accept(listener)).detach();
+        smol::spawn(self.accept(listener, address.port())).detach();
         Ok(address)
     }
 
-    async fn accept(self, listener: Listener) {
+    async fn accept(self, listener: Listener, port: u16) {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         loop {
             // A shortage is the server's to report.
@@ -142,18 +142,18 @@ impl Endpoint {
             };
             let Ok(stream) = TcpStream::try_from(stream) else { continue };
             smol::spawn(async move {
-                self.serve(stream).await;
+                self.serve(stream, port).await;
                 drop(place);
             })
             .detach();
         }
     }
 
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream, port: u16) {
         // A body is never read: hyper closes a connection whose request has one that is not in its
         // buffer yet.
         let service = service_fn(|request: Request<Incoming>| {
-            let response = self.respond(request.method(), request.uri().path());
+            let response = self.respond(request.method(), request.uri().path(), port);
             async { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
@@ -175,9 +175,9 @@ impl Endpoint {
         future::or(served, overdue).await;
     }
 
-    fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn respond(&self, method: &Method, path: &str, port: u16) -> Response<Full<Bytes>> {
         match (path, method) {
-            ("/", &Method::GET | &Method::HEAD) => html(page::render(self.registry)),
+            ("/", &Method::GET | &Method::HEAD) => html(page::render(self.registry, port)),
             ("/metrics", &Method::GET | &Method::HEAD) => {
                 let mut response = text(StatusCode::OK, self.registry.render());
                 response

@@ -4,12 +4,11 @@
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use prometheus::proto::{Histogram, Metric, MetricFamily, MetricType};
-use sha2::{Digest, Sha256};
 
 use super::Registry;
+use crate::html::{escaped, source};
+use crate::net::address::join_host_port;
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -21,24 +20,25 @@ const MAX_ROWS: usize = 50;
 /// The `content-security-policy` of the page: it may run and show what is in it, and ask its own
 /// port. Not one label that were HTML after all would be run.
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hash(STYLE),
-        hash(SCRIPT)
+        "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        source(STYLE),
+        source(SCRIPT)
     )
 });
 
-/// Makes the page of what a registry holds.
-pub(super) fn render(registry: &Registry) -> String {
-    let (host, tables) = (escaped(&registry.hostname), tables(&registry.exposition.gather()));
+/// Makes the page of what a registry holds, for the port that it is served on.
+pub(super) fn render(registry: &Registry, port: u16) -> String {
+    // The port too, as a machine may have several such pages.
+    let title = escaped(&join_host_port(&registry.hostname, port));
+    let tables = tables(&registry.exposition.gather());
     let mut page = String::with_capacity(SCRIPT.len() + STYLE.len() + tables.len() + 1_024);
     // In one pass over the document, so that nothing that is filled in is filled in again.
     for part in PAGE.split("{{") {
         let (name, text) = part.split_once("}}").unwrap_or(("", part));
         page.push_str(match name {
-            "host" => &host,
+            "title" => &title,
             "script" => SCRIPT,
             "style" => STYLE,
             "tables" => &tables,
@@ -123,22 +123,6 @@ fn quantile(histogram: &Histogram, part: f64) -> String {
     }
 }
 
-/// Text as HTML, in an element or a quoted attribute.
-fn escaped(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            _ => html.push(character),
-        }
-    }
-    html
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -152,8 +136,8 @@ mod tests {
 
     #[test]
     fn a_process_without_metrics_has_a_page_that_says_so() {
-        let page = render(registry());
-        assert!(page.contains("<title>box-1 &amp; &lt;2&gt; · arrpc</title>"));
+        let page = render(registry(), 9095);
+        assert!(page.contains("<title>box-1 &amp; &lt;2&gt;:9095 · arrpc</title>"));
         assert!(page.contains("<p class=\"none\">No server or client here has metrics yet."));
         assert!(page.contains(STYLE) && page.contains(SCRIPT));
         assert!(page.contains(concat!("arrpc ", env!("CARGO_PKG_VERSION"), " · ")));
@@ -168,7 +152,7 @@ mod tests {
         client.observe(Duration::from_micros(80), 3);
         client.error("no");
         let _connection = client.connection_opened();
-        let page = render(registry);
+        let page = render(registry, 9095);
         let address = "<code>remote_address</code> <bdi>a:1</bdi>, \
                        <code>signed_payload</code> <bdi>False</bdi>, <code>tls</code> <bdi>True</bdi>";
         for row in [
@@ -187,9 +171,9 @@ mod tests {
         let registry = registry();
         let server = ServerMetrics::new(&registry.server, "f", false, false);
         let connection = server.connection("10.0.0.1");
-        assert!(render(registry).contains("p50 ≤ –, p99 ≤ –, p99.9 ≤ –"));
+        assert!(render(registry, 9095).contains("p50 ≤ –, p99 ≤ –, p99.9 ≤ –"));
         connection.observe(Duration::MAX, 1);
-        assert!(render(registry).contains("p50 ≤ ∞, p99 ≤ ∞, p99.9 ≤ ∞"));
+        assert!(render(registry, 9095).contains("p50 ≤ ∞, p99 ≤ ∞, p99.9 ≤ ∞"));
     }
 
     #[test]
@@ -200,7 +184,7 @@ mod tests {
             let connection = server.connection(peer);
             (0..=peer).for_each(|_| connection.error("no"));
         }
-        let page = render(registry);
+        let page = render(registry, 9095);
         let errors = page.split("arrpc_server_errors_total").nth(1).unwrap();
         let errors = errors.split("</section>").next().unwrap();
         assert_eq!(errors.matches("<tr>").count(), MAX_ROWS + 1);

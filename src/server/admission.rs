@@ -68,14 +68,14 @@ pub(super) struct Admission {
 }
 
 impl Admission {
+    /// Makes it for `limit` connections at once.
     pub(super) fn new(
         door: Door,
         listener: Listener,
+        limit: usize,
         limits: &Limits,
-        threads: usize,
         metrics: Option<ServerMetrics>,
     ) -> Self {
-        let limit = possible_connections(limits.max_connections, threads);
         let refused = limits.refuse_excess_connections.then(|| Arc::new(Semaphore::new(MAX_TOLD)));
         Self {
             door,
@@ -166,19 +166,41 @@ impl Shortage {
     }
 }
 
-/// As many of `max_connections` as the process may open files for.
-fn possible_connections(max_connections: usize, threads: usize) -> usize {
+/// As many of `max_connections` as each of a server's doors may have: together they stay within the
+/// files that the process may open.
+pub(super) fn possible_connections(max_connections: usize, threads: usize, doors: usize) -> usize {
     #[cfg(unix)]
     if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-        let others = OTHER_FILES + FILES_PER_THREAD * threads as u64;
-        let possible = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
+        let possible = connections_of_files(files, threads, doors);
         if possible < max_connections {
             tracing::info!(
                 max_connections = possible,
+                ports = doors,
                 "lowered, as the process may open {files} files (`ulimit -n`)"
             );
-            return possible.max(1);
+            return possible;
         }
     }
     max_connections
+}
+
+#[cfg(unix)]
+fn connections_of_files(files: u64, threads: usize, doors: usize) -> usize {
+    let others = OTHER_FILES + FILES_PER_THREAD * threads as u64;
+    let possible = files.saturating_sub(others) / doors as u64;
+    usize::try_from(possible).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_doors_together_have_no_more_connections_than_the_process_has_files_for() {
+        for (files, threads, doors, each) in
+            [(1024, 2, 1, 916), (1024, 2, 2, 458), (109, 1, 1, 5), (109, 1, 2, 2), (50, 1, 2, 1)]
+        {
+            assert_eq!(connections_of_files(files, threads, doors), each, "{files}, {doors}");
+        }
+    }
 }

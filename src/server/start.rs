@@ -11,7 +11,7 @@ use futures_rustls::TlsAcceptor;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use smol::future::{self, FutureExt};
 
-use super::admission::{Admission, Door};
+use super::admission::{Admission, Door, possible_connections};
 use super::budget::Budget;
 use super::presence::Serving;
 use super::service::{AnyHandler, Service};
@@ -186,9 +186,11 @@ impl Server {
         let threads = threads.unwrap_or(1);
         let workers = Workers::start(threads, &setup).map_err(|source| Error::Thread { source })?;
         readiness.ready();
-        let listeners = [(door, Some(listener)), (Door::Http, http_listener)];
-        let doors = listeners.into_iter().filter_map(|(door, listener)| {
-            Some(Admission::new(door, listener?, &self.limits, threads, metrics.clone()))
+        let mut listeners = vec![(door, listener)];
+        listeners.extend(http_listener.map(|listener| (Door::Http, listener)));
+        let limit = possible_connections(self.limits.max_connections, threads, listeners.len());
+        let doors = listeners.into_iter().map(|(door, listener)| {
+            Admission::new(door, listener, limit, &self.limits, metrics.clone())
         });
         Ok(Listening {
             doors: doors.collect(),

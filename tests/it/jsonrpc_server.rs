@@ -9,10 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrpc::{Context, Http, Router, RpcError, Server, ServerHandle, Tokens};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 use smol::channel;
 
 use crate::loopback::{HOST, cert, start};
+use crate::metrics::alone;
 use crate::raw::{End, PATIENCE, Raw};
 use crate::specification::{self, specification};
 
@@ -193,6 +197,13 @@ fn what_http_gets_wrong_is_told_in_json() {
             413,
             "the body is larger than 100 bytes (max_message_bytes)",
         ),
+        (
+            "POST /api HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Transfer-Encoding: chunked\r\n\r\nx\r\n"
+                .to_owned(),
+            400,
+            "the body ended before its end",
+        ),
     ] {
         let response = exchange(&server, sent.as_bytes());
         assert_eq!((response.status, response.data().as_str()), (status, text), "{sent}");
@@ -202,6 +213,39 @@ fn what_http_gets_wrong_is_told_in_json() {
     assert_eq!(page.status, 200);
     assert!(page.head.contains("content-type: text/html"), "{}", page.head);
     assert!(page.body.contains("curl http://HOST:PORT/api"), "{}", page.body);
+}
+
+#[test]
+fn a_body_is_json_by_each_of_its_names() {
+    let server = serve(specification());
+    let sent = request("", r#"{"jsonrpc":"2.0","id":1,"method":"get_data"}"#);
+    let sent = String::from_utf8(sent).expect("text");
+    for kind in ["application/json-rpc", "application/jsonrequest", "Application/JSON;charset=x"] {
+        let sent = sent.replace("application/json", kind);
+        assert_eq!(exchange(&server, sent.as_bytes()).status, 200, "{kind}");
+    }
+}
+
+#[test]
+fn the_page_may_do_nothing_and_has_the_scheme_of_the_server() {
+    let server = Server::with_handler(HOST, 0, specification())
+        .http(Http::new(0).path("/it's"))
+        .tls(cert("server.crt"), cert("server.key"));
+    let server = start(server);
+    let url = format!("https://localhost:{}/it's", address(&server).port());
+    let output = std::process::Command::new("curl")
+        .args(["-sSi", "--cacert", &cert("ca.crt"), &url])
+        .output()
+        .expect("curl runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("<pre>curl https://HOST:PORT/it&#39;s \\\n"), "{text}");
+    let style = text.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next());
+    let hash = BASE64_STANDARD.encode(Sha256::digest(style.expect("a style")));
+    let policy = format!(
+        "\r\ncontent-security-policy: default-src 'none'; style-src 'sha256-{hash}'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
+    );
+    assert!(text.contains(&policy), "{policy}{text}");
 }
 
 #[test]
@@ -364,11 +408,98 @@ fn a_peer_that_takes_no_response_is_cut_off() {
     }
 }
 
+/// What has counted the requests of the handler [`counted`], by the text of a label; 0 if none.
+fn count(metric: &str, label: &str) -> f64 {
+    let exposition = arrpc::metrics::render();
+    let series = exposition.lines().filter(|line| {
+        line.starts_with(&format!("{metric}{{"))
+            && line.contains("handler_func=\"counted\"")
+            && line.contains(label)
+    });
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+fn counted(_: arrpc::Value) -> String {
+    "x".repeat(8 << 20)
+}
+
+#[test]
+fn what_is_refused_is_counted_by_its_limit_and_its_reason() {
+    let server = || Server::new(HOST, 0, counted).metrics_host(HOST).metrics_port(0);
+    let http = server().http(Http::new(0).max_batch(1)).max_items(10).max_message_bytes(1000);
+    let http = start(http.refuse_excess_connections());
+    let large = "x".repeat(1001);
+    let many = vec!["1"; 100].join(",");
+    let mut requests = 0.0;
+    for (sent, limit, reason) in [
+        (request("", "{"), None, "Parse error"),
+        (request("", "[]"), None, "Invalid Request"),
+        (request("", "[1]"), None, "Invalid Request"),
+        (b"PUT /api HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), None, "Invalid Request"),
+        (
+            request("", r#"{"jsonrpc":"2.0","method":"a","params":{"a":1,"a":1}}"#),
+            None,
+            "Invalid params",
+        ),
+        (request("", "[1,1]"), Some("max_batch"), "The batch has too many calls (max_batch)"),
+        (request("", &many), Some("max_items"), "Message has too many values (max_items)"),
+        (request("", &large), Some("max_message_bytes"), "Message is too long (max_message_bytes)"),
+    ] {
+        let labels =
+            [limit.map(|limit| format!("limit=\"{limit}\"")), Some(format!("\"{reason}\""))];
+        let count_all = || {
+            let [limit, reason] = &labels;
+            let of_limit = limit.as_ref().map(|limit| count("arrpc_server_refusals_total", limit));
+            let reason = reason.as_deref().unwrap_or_default();
+            (of_limit, count("arrpc_server_errors_total", reason))
+        };
+        let (of_limit, of_reason) = count_all();
+        exchange(&http, &sent);
+        let expected = (of_limit.map(|before| before + 1.0), of_reason + 1.0);
+        assert_eq!(count_all(), expected, "{reason}");
+        requests += 1.0;
+        assert_eq!(count("arrpc_server_req_seconds_count", ""), requests, "{reason}");
+    }
+
+    let refusals =
+        |limit: &str| count("arrpc_server_refusals_total", &format!("limit=\"{limit}\""));
+    exchange(&start(server().http(0).max_memory_bytes(1)), &request("", &" ".repeat(10_000)));
+    assert_eq!(refusals("max_memory_bytes"), 1.0);
+    let mut foreign = Raw::connect(address(&http));
+    foreign.send(b"\x01\x02\r\n\r\n");
+    foreign.rest();
+    let slow = start(server().http(0).message_timeout(Duration::from_secs(1)));
+    let mut slow = [(); 3].map(|()| Raw::connect(address(&slow)));
+    slow[1].send(b"POST /api HT");
+    slow[2].send(request("", "{}").strip_suffix(b"}").expect("it ends so"));
+    for peer in &mut slow {
+        peer.rest();
+    }
+    assert_eq!(refusals("message_timeout"), 2.0, "a head and a body, but not silence");
+    let soon = Duration::from_millis(50);
+    let idle = start(server().http(0).idle_timeout(soon));
+    Raw::connect(address(&idle)).rest();
+    assert_eq!(refusals("idle_timeout"), 1.0);
+    let unread = start(server().http(0).write_timeout(soon));
+    let mut peer = Raw::connect(address(&unread));
+    let begin = Instant::now();
+    let call = request("", r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#);
+    while peer.0.write_all(&call).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "it is not cut off");
+    }
+    for limit in ["write_timeout", "protocol"] {
+        while refusals(limit) != 1.0 {
+            assert!(begin.elapsed() < PATIENCE, "{limit} is counted {} times", refusals(limit));
+        }
+    }
+}
+
 #[test]
 fn a_handler_goes_on_when_its_caller_has_gone_and_a_stop_waits_for_it() {
     let (started_sender, started) = channel::bounded(1);
     let (gate, opened) = channel::bounded::<()>(1);
     let (done_sender, done) = channel::bounded(1);
+    let (gone_sender, gone) = channel::unbounded();
     let router = Router::new().method("work", [], move || {
         let (started, opened, done) = (started_sender.clone(), opened.clone(), done_sender.clone());
         async move {
@@ -378,12 +509,16 @@ fn a_handler_goes_on_when_its_caller_has_gone_and_a_stop_waits_for_it() {
             "done"
         }
     });
-    let server = serve(router);
+    let server = Server::with_handler(HOST, 0, router).http(0);
+    let server = start(server.on_disconnect(move |_| {
+        let _ = gone_sender.try_send(());
+    }));
     let call = request("", r#"{"jsonrpc":"2.0","id":1,"method":"work"}"#);
     let mut peer = Raw::connect(address(&server));
     peer.send(&call);
     started.recv_blocking().expect("it runs");
     drop(peer);
+    gone.recv_blocking().expect("it is noticed");
     let mut other = Raw::connect(address(&server));
     other.send(&call);
     started.recv_blocking().expect("it runs");
@@ -479,13 +614,23 @@ fn options_that_cannot_work_are_an_error_at_the_start() {
     for (server, expected) in [
         (
             server().http(Http::new(0).path("api")),
-            "the path of http is \"api\": it must begin with /",
+            "the path of http is \"api\": it must begin with /, write \"/api\"",
+        ),
+        (
+            server().http(Http::new(0).path("/api?v=1")),
+            "the path of http is \"/api?v=1\": a path ends before ? and #, write \"/api\"",
         ),
         (server().http(Http::new(0).max_batch(0)), "max_batch of http must be 1 at least"),
         (
             server().http(Http::new(0).cors("a.example")),
             "the origin \"a.example\" of cors is none: give one such as https://example.com, \
              without a path, or *",
+        ),
+        (
+            server().http(Http::new(0).cors("https://A.example/")),
+            "the origin \"https://A.example/\" of cors is none that a browser sends, which has \
+             small letters, no port that is the scheme's own, and nothing behind the host and port: \
+             write \"https://a.example\"",
         ),
         (
             server().http(0).auth_secret("secret"),
@@ -634,6 +779,30 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 % limit as u64) as usize
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn two_ports_together_have_no_more_connections_than_files() {
+    alone("jsonrpc_server::two_ports_together_have_no_more_connections_than_files", || {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let files = getrlimit(Resource::Nofile);
+        // 100 are for the process and 4 for each thread.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(112), ..files }).expect("it is lower");
+        let server = Server::with_handler(HOST, 0, specification()).http(0).threads(1);
+        let server = start(server.refuse_excess_connections());
+        setrlimit(Resource::Nofile, files).expect("as it was");
+        let connect =
+            |address: SocketAddr| -> Vec<_> { (0..4).map(|_| Raw::connect(address)).collect() };
+        let _messages = connect(server.local_addr());
+        Raw::connect(server.local_addr()).expect_text(
+            "arrpc.error.RpcException: The server has too many connections (max_connections 4)",
+        );
+        let _requests = connect(address(&server));
+        let refused = Response::read(&mut Raw::connect(address(&server)).0);
+        assert_eq!(refused.data(), "The server has too many connections (max_connections 4)");
+    });
 }
 
 #[test]

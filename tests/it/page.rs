@@ -108,7 +108,8 @@ fn the_page_may_do_nothing_but_what_is_in_it() {
     }
     let hostname = arrpc::metrics::render();
     let hostname = hostname.split("hostname=\"").nth(1).unwrap().split('"').next().unwrap();
-    assert!(page.contains(&format!("<title>{hostname} · arrpc</title>")), "{page}");
+    let port = server.metrics_addr().unwrap().port();
+    assert!(page.contains(&format!("<title>{hostname}:{port} · arrpc</title>")), "{page}");
 
     let (head_only, body) = ask(server.metrics_addr().unwrap(), "HEAD", "/");
     assert!(head_only.contains("\r\ncontent-security-policy: "), "{head_only}");

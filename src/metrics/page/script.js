@@ -337,12 +337,12 @@ function take(text) {
   });
 }
 
-const host = document.title;
+const title = document.title;
 let goneSince;
 
 function tell(state, text) {
   document.body.className = state;
-  document.title = state === "gone" ? `Gone: ${host}` : host;
+  document.title = state === "gone" ? `Gone: ${title}` : title;
   if (byId("state").textContent !== text) byId("state").textContent = text;
 }
 
@@ -360,7 +360,7 @@ async function poll() {
     earlier = undefined; // what happens meanwhile is no rate
     goneSince ??= Date.now();
     samples.push({ time: Date.now() });
-    tell("gone", `No answer since ${clock(goneSince)}, trying again`);
+    tell("gone", `Cannot reach the server since ${clock(goneSince)}, trying again`);
   } else {
     goneSince = undefined;
     take(text);

@@ -157,18 +157,26 @@ async function withoutScripts(width) {
 async function gone() {
   const { page } = await open(1280);
   await waitForPoints(page, "Requests", 3);
+  const title = await page.title();
+  assert.match(title, new RegExp(`^[^:]+:${new URL(url).port} · arrpc$`));
+  const dot = () =>
+    page.$eval("#state", (state) => getComputedStyle(state, "::before").backgroundColor);
+  const green = await dot();
   await page.setOfflineMode(true);
   await page.waitForSelector("body.gone", { timeout });
-  assert.match(await page.title(), /^Gone: /);
+  assert.notEqual(await dot(), green);
+  assert.equal(await page.title(), `Gone: ${title}`);
   assert.match(
     await page.$eval("#state", (state) => state.textContent),
-    /^No answer since \d\d:\d\d:\d\d, trying again$/,
+    /^Cannot reach the server since \d\d:\d\d:\d\d, trying again$/,
   );
   await shoot(page, "gone-1280");
+  const red = await dot(); // in the colours of the last picture
   await page.setOfflineMode(false);
   await page.waitForSelector("body.live", { timeout });
   await page.waitForFunction(() => document.querySelectorAll("figure path.line")[1], { timeout });
-  assert.doesNotMatch(await page.title(), /^Gone: /);
+  assert.equal(await page.title(), title);
+  assert.notEqual(await dot(), red);
   await page.close();
 }
 
