@@ -72,11 +72,11 @@ pub use client::{Client, blocking};
 pub use error::{Error, Phase, RpcError};
 pub use http::Http;
 pub use net::tls::TlsIdentity;
+pub use server::blocking::{BlockingCall, blocking, unblock};
 pub use server::context::Context;
-pub use server::handler::{
-    BlockingCall, Handler, IntoReply, Reply, Response, blocking, marker, unblock,
-};
+pub use server::handler::Handler;
 pub use server::raw::{RawMessage, RawReply, Written};
+pub use server::response::{IntoReply, Reply, Response, marker};
 pub use server::tokens::Tokens;
 pub use server::{Server, ServerHandle};
 pub use services::call::Call;

@@ -28,8 +28,8 @@ use crate::net::stream::linger;
 use crate::server::budget::Holding;
 use crate::server::context::Context;
 use crate::server::exchange::{Account, Exchange};
-use crate::server::handler::Answer;
 use crate::server::presence::Presence;
+use crate::server::response::Answer;
 use crate::server::service::{HANDLER_PANICKED, Service, Timeouts};
 use crate::time::{LocalSleep, now};
 use crate::wire::Malformed;
@@ -210,7 +210,8 @@ impl Caller {
 impl Outcome {
     fn of(result: Result<Value, RpcError>) -> Self {
         match result {
-            Err(error) if error.message() == HANDLER_PANICKED => {
+            // A handler can give an error this text, but no reason.
+            Err(error) if error.reason() == Some(HANDLER_PANICKED) => {
                 Self::Panicked(error.into_message())
             }
             result => Self::Done(result),

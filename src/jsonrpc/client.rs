@@ -332,7 +332,8 @@ impl Client {
 
     fn log<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let (Err(error), Ok(server)) = (&result, &self.options.endpoint) {
-            tracing::debug!(?server, %error, "call failed");
+            let error = error.to_string(); // as a string, which the log escapes
+            tracing::debug!(?server, error, "call failed");
         }
         result
     }

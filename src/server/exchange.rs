@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{CatchUnwind, FutureExt};
 
 use super::context::Context;
-use super::handler::Later;
+use super::response::Later;
 use super::service::{handler_timed_out, panicked};
 use crate::metrics::InFlight;
 use crate::time::LocalSleep;

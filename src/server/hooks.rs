@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::FutureExt;
 
 use super::Server;
-use super::handler::{Answer, Handler, Later, Response};
+use super::handler::Handler;
+use super::response::{Answer, Later, Response};
 use super::service::{AnyHandler, panicked};
 use crate::metrics::MethodMetrics;
 use crate::time::now;

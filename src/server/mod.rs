@@ -4,8 +4,10 @@
 //! `service`.
 
 mod admission;
+pub(crate) mod blocking;
 pub(crate) mod budget;
 pub(crate) mod context;
+pub(crate) mod ending;
 pub(crate) mod exchange;
 mod handle;
 pub(crate) mod handler;
@@ -16,6 +18,7 @@ mod limits;
 pub(crate) mod presence;
 mod queue;
 pub(crate) mod raw;
+pub(crate) mod response;
 pub(crate) mod sealing;
 pub(crate) mod service;
 pub(crate) mod session;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::context::Context;
-use super::handler::not_serialized;
+use super::response::not_serialized;
 use crate::value::from_message;
 use crate::wire::{self, Limits, MAX_MAX_DEPTH, encode, frame};
 use crate::{RpcError, Value, name};

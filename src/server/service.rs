@@ -11,9 +11,10 @@ use super::budget::{Budget, decoded_bytes};
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
 use crate::server::context::Context;
-use crate::server::handler::{Answer, Handler, not_serialized};
+use crate::server::handler::Handler;
 use crate::server::life_cycle::LifeCycle;
 use crate::server::raw::{RawHandler, RawMessage, RawReply};
+use crate::server::response::{Answer, not_serialized};
 use crate::server::sealing::Sealing;
 use crate::wire::cipher::Cipher;
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
@@ -303,7 +304,7 @@ pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError 
 pub(crate) fn panicked(panic: &(dyn Any + Send), context: &Context) -> RpcError {
     let peer = context.origin();
     tracing::error!(%peer, panic = panic_text(panic), "the handler panicked");
-    RpcError::from(HANDLER_PANICKED)
+    RpcError::from(HANDLER_PANICKED).with_reason(HANDLER_PANICKED)
 }
 
 /// What a panic says.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest, Sha256};
 
 use super::context::Context;
-use super::handler::{Handler, Response};
+use super::handler::Handler;
+use super::response::Response;
 use crate::metrics::MethodMetrics;
 use crate::time::now;
 use crate::{Error, RpcError, Value};

@@ -19,8 +19,9 @@ use smol::io::AsyncWriteExt;
 
 use super::admission::{Arrival, Door, Place};
 use super::context::{Context, Peer};
+use super::ending::Ending;
 use super::service::Service;
-use super::session::{Ending, Session, Shared};
+use super::session::{Session, Shared};
 use super::stop::Stop;
 use crate::http::{self, Http};
 use crate::net::delivery::undelivered;

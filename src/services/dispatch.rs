@@ -10,7 +10,8 @@ use super::listing;
 use super::method::AnyMethod;
 use super::router::Router;
 use crate::metrics::{CountedCall, MethodMetrics, MethodSeries};
-use crate::server::handler::{Handler, Response};
+use crate::server::handler::Handler;
+use crate::server::response::Response;
 use crate::value::deserializer::Quoted;
 use crate::{Context, Error, RpcError, Value};
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::call::take_params;
 use super::params::{Params, invalid_params};
 use crate::metrics::MethodSeries;
-use crate::server::handler::Response;
+use crate::server::response::Response;
 use crate::{Context, Handler, Reply, RpcError, Value, name};
 
 /// A function that a router can call: its parameters are any types that implement

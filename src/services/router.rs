@@ -10,7 +10,8 @@ use super::call::Call;
 use super::counts::Counts;
 use super::exclusive::Exclusive;
 use super::method::{AnyMethod, Method};
-use crate::server::handler::{Closure, Handler, Reply};
+use crate::server::handler::{Closure, Handler};
+use crate::server::response::Reply;
 use crate::{RpcError, Value};
 
 /// What names begin with that are the router's own.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::server::handler::{IntoReply, marker};
+use crate::server::response::{IntoReply, marker};
 use crate::{Reply, Response, RpcError, Serde, Value, from_value};
 
 /// Makes a handler of a closure, sync or async, from any type that implements

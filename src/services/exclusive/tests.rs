@@ -17,7 +17,7 @@ use socket2::SockRef;
 use super::{Admission, Exclusive, Turn, Wait};
 use crate::net::address::Origin;
 use crate::server::context::Peer;
-use crate::server::handler::Answer;
+use crate::server::response::Answer;
 use crate::time::simulated;
 use crate::wire::Protection;
 use crate::{
