@@ -16,12 +16,12 @@
 //! | copies: out of the kernel, texts into the value, reply into the output, into the kernel | 4 | 4 |
 //! | looks at the clock | 0 | 0 |
 //! | the same with metrics | 2 | 1 |
-//! | instructions outside of the kernel, the handler's included | 4,380 | 1,660 |
-//! | the same with metrics | 4,530 | 1,780 |
-//! | the same for a raw handler | 3,180 | 480 |
+//! | instructions outside of the kernel, the handler's included | 3,190 | 1,520 |
+//! | the same with metrics | 3,340 | 1,630 |
+//! | the same for a raw handler | 2,040 | 370 |
 //!
-//! Counted with `strace -c -p THREAD`, callgrind (2,000 batches against none) and, in
-//! `tests/allocations.rs`, with the allocator. Metrics, signatures and encryption allocate nothing,
+//! Counted with `strace -c -p THREAD`, with callgrind in a server built as the one of
+//! `benches/compare`, and, in `tests/allocations.rs`, with the allocator. Metrics, signatures and encryption allocate nothing,
 //! timers are set only where something waits, and no other thread is woken.
 
 use std::cell::RefCell;
