@@ -210,8 +210,8 @@ impl Caller {
 impl Outcome {
     fn of(result: Result<Value, RpcError>) -> Self {
         match result {
-            // A handler can give an error this text, but no reason.
-            Err(error) if error.reason() == Some(HANDLER_PANICKED) => {
+            // By its text, so that also a panic of a server behind a gateway is one.
+            Err(error) if error.message() == HANDLER_PANICKED => {
                 Self::Panicked(error.into_message())
             }
             result => Self::Done(result),

@@ -304,7 +304,7 @@ pub(crate) fn handler_timed_out(after: Duration, context: &Context) -> RpcError 
 pub(crate) fn panicked(panic: &(dyn Any + Send), context: &Context) -> RpcError {
     let peer = context.origin();
     tracing::error!(%peer, panic = panic_text(panic), "the handler panicked");
-    RpcError::from(HANDLER_PANICKED).with_reason(HANDLER_PANICKED)
+    RpcError::from(HANDLER_PANICKED)
 }
 
 /// What a panic says.

@@ -39,7 +39,8 @@ macro_rules! value {
     ([ $($items:tt)* ]) => { $crate::value!(@items [] $($items)*) };
     ({ $($entries:tt)* }) => { $crate::value!(@entries [] $($entries)*) };
 
-    // What is done stands in brackets, so that the vector is made in its size.
+    // What is done stands in brackets, so that the vector is made in its size; each in a block, so
+    // that what it borrows and locks is given back before the next one.
     (@items [$($done:tt)*]) => { $crate::Value::Array(::std::vec![$($done)*]) };
     (@items [$($done:tt)*] nil $(, $($rest:tt)*)?) => {
         $crate::value!(@items [$($done)* $crate::Value::Nil,] $($($rest)*)?)
@@ -51,30 +52,46 @@ macro_rules! value {
         $crate::value!(@items [$($done)* $crate::value!({ $($inner)* }),] $($($rest)*)?)
     };
     (@items [$($done:tt)*] $item:expr $(, $($rest:tt)*)?) => {
-        $crate::value!(@items [$($done)* $crate::Value::from($item),] $($($rest)*)?)
+        $crate::value!(
+            @items [$($done)* { let item = $crate::Value::from($item); item },] $($($rest)*)?
+        )
     };
 
     (@entries [$($done:tt)*]) => { $crate::Value::Map(::std::vec![$($done)*]) };
     (@entries [$($done:tt)*] $key:tt : nil $(, $($rest:tt)*)?) => {
         $crate::value!(
-            @entries [$($done)* ($crate::Value::from($key), $crate::Value::Nil),] $($($rest)*)?
+            @entries
+            [$($done)* { let entry = ($crate::Value::from($key), $crate::Value::Nil); entry },]
+            $($($rest)*)?
         )
     };
     (@entries [$($done:tt)*] $key:tt : [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
         $crate::value!(
-            @entries [$($done)* ($crate::Value::from($key), $crate::value!([ $($inner)* ])),]
+            @entries
+            [$($done)* {
+                let entry = ($crate::Value::from($key), $crate::value!([ $($inner)* ]));
+                entry
+            },]
             $($($rest)*)?
         )
     };
     (@entries [$($done:tt)*] $key:tt : { $($inner:tt)* } $(, $($rest:tt)*)?) => {
         $crate::value!(
-            @entries [$($done)* ($crate::Value::from($key), $crate::value!({ $($inner)* })),]
+            @entries
+            [$($done)* {
+                let entry = ($crate::Value::from($key), $crate::value!({ $($inner)* }));
+                entry
+            },]
             $($($rest)*)?
         )
     };
     (@entries [$($done:tt)*] $key:tt : $value:expr $(, $($rest:tt)*)?) => {
         $crate::value!(
-            @entries [$($done)* ($crate::Value::from($key), $crate::Value::from($value)),]
+            @entries
+            [$($done)* {
+                let entry = ($crate::Value::from($key), $crate::Value::from($value));
+                entry
+            },]
             $($($rest)*)?
         )
     };
@@ -192,7 +209,25 @@ fn kind_of(marker: u8) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::future::ready;
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[test]
+    fn a_literal_lets_go_of_what_it_borrows_with_each_of_its_values() {
+        let shared = RefCell::new(7);
+        let next = || shared.borrow_mut();
+        let value = value!({
+            "a": *next(), "b": [*next(), [*next()], {"c": *next()}], (*next()): nil, "d": [*next()],
+        });
+        assert_eq!(value.as_map().map(Vec::len), Some(4));
+        // Or it could not be sent from a task of several threads.
+        fn sendable(_: impl Send) {}
+        let locked = Mutex::new(7);
+        sendable(async { ready(value!([*locked.lock().expect("no panic")])).await });
+    }
 
     #[test]
     fn a_value_of_another_form_is_refused_with_what_was_found() {
