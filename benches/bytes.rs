@@ -1,7 +1,9 @@
 //! What the bytes of a message cost, without sockets or tasks: finding its end, decoding, encoding,
-//! signing and verifying, encrypting and decrypting. Run with `cargo bench --bench bytes`; `-- find` for some of them.
+//! signing and verifying, encrypting and decrypting. Run with `cargo bench --bench bytes`;
+//! `-- find` for some of them.
 //!
-//! The yardsticks are in the same run: rmpv for decoding and encoding, the bare HMAC for signatures.
+//! The yardsticks are in the same run: rmpv for decoding and encoding, the bare HMAC for
+//! signatures.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! What a router adds to a message: from its bytes to those of its reply, beside a bare closure that
-//! takes the same message apart by hand. Run with `cargo bench --bench router`.
+//! What a router adds to a message: from its bytes to those of its reply, beside a bare closure
+//! that takes the same message apart by hand. Run with `cargo bench --bench router`.
 
 use std::hint::black_box;
 

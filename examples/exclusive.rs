@@ -1,4 +1,5 @@
-//! A device that one client at a time may use: the others wait in line, and learn their place in it.
+//! A device that one client at a time may use: the others wait in line, and learn their place in
+//! it.
 //!
 //! ```text
 //! anna has place 0, bob place 1, carl place 2

@@ -1,4 +1,5 @@
-//! A service that browsers and `curl` can call: JSON-RPC 2.0 over HTTP, beside the port for messages.
+//! A service that browsers and `curl` can call: JSON-RPC 2.0 over HTTP, beside the port for
+//! messages.
 //!
 //! ```text
 //! {"jsonrpc":"2.0","result":"Hello World","id":1}

@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("/healthz: {}", get(endpoint, "/healthz")?);
     println!("/readyz: {}", get(endpoint, "/readyz")?);
     println!("/metrics:");
-    // The same text as `arrpc::metrics::render()` gives to programs with an HTTP server of their own.
+    // The same text as `arrpc::metrics::render()` gives to programs with an HTTP server of their
+    // own.
     let text = get(endpoint, "/metrics")?;
     let shown = ["arrpc_server_req_bytes_", "arrpc_server_errors_total"];
     for line in text.lines().filter(|line| shown.iter().any(|name| line.starts_with(name))) {

@@ -32,9 +32,10 @@ impl RpcError {
         message.to_string().into()
     }
 
-    /// Makes an error with a code that programs can tell it by, and a message for people. A code has
-    /// lower case letters, digits and underscores; anything else is a part of the message. On the wire the code stands before the message in brackets, where any client can
-    /// read it: `arrpc.error.RpcException: [not_found] there is no user 7`.
+    /// Makes an error with a code that programs can tell it by, and a message for people. A code
+    /// has lower case letters, digits and underscores; anything else is a part of the message. On
+    /// the wire the code stands before the message in brackets, where any client can read it:
+    /// `arrpc.error.RpcException: [not_found] there is no user 7`.
     ///
     /// ```
     /// use arrpc::RpcError;

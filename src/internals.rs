@@ -101,7 +101,8 @@ impl Encrypter {
         sealed::seal_request(message, &self.0, out).map(drop).map_err(|error| error.to_string())
     }
 
-    /// The same, and returns what opens the replies to it: all of them, if it is sent several times.
+    /// The same, and returns what opens the replies to it: all of them, if it is sent several
+    /// times.
     ///
     /// # Errors
     ///
@@ -185,8 +186,8 @@ pub fn open(client: &Client) -> Result<(), Error> {
     smol::block_on(client.open()).map(drop)
 }
 
-/// While it lives, `/readyz` of the metrics answers that this process is not ready, whatever its servers
-/// are.
+/// While it lives, `/readyz` of the metrics answers that this process is not ready, whatever its
+/// servers are.
 #[derive(Debug)]
 pub struct NotReady(#[expect(dead_code, reason = "counted until it is dropped")] Readiness);
 

@@ -16,9 +16,9 @@ const HOLD: Duration = Duration::from_millis(20);
 
 const HOST: &str = "127.0.0.1";
 
-/// `port=0 handler=echo|length|hold|log|last threads=2 tls` and limits by their setters' names, with
-/// times in milliseconds. `log` remembers the numbers that it gets, `last` the time of the last
-/// message of each peer.
+/// `port=0 handler=echo|length|hold|log|last threads=2 tls` and limits by their setters' names,
+/// with times in milliseconds. `log` remembers the numbers that it gets, `last` the time of the
+/// last message of each peer.
 pub(crate) fn run(options: &[&str]) {
     let handled = Arc::<Mutex<Vec<u64>>>::default();
     let last = Arc::<Mutex<HashMap<SocketAddr, SystemTime>>>::default();

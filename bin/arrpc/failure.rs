@@ -104,8 +104,9 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "arrpc: {}", harmless(text));
 }
 
-/// Escapes what a terminal may obey, all control characters: some texts come from a server, which has
-/// no business with the terminal. Newlines too, as what is behind one could pass for a line of ours.
+/// Escapes what a terminal may obey, all control characters: some texts come from a server, which
+/// has no business with the terminal. Newlines too, as what is behind one could pass for a line of
+/// ours.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {

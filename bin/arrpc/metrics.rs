@@ -4,8 +4,8 @@ use arrpc::Server;
 
 #[derive(clap::Args)]
 pub(crate) struct Metrics {
-    /// Serve Prometheus metrics at /metrics, charts of them at /, and for probes /healthz and /readyz
-    /// [default: off]
+    /// Serve Prometheus metrics at /metrics, charts of them at /, and for probes /healthz and
+    /// /readyz [default: off]
     #[arg(long, help_heading = "Metrics")]
     metrics: bool,
 

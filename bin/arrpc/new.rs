@@ -60,8 +60,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "NAME", value_parser = package_name)]
     name: String,
 
-    /// Let it depend on the checkout of arrpc in this directory [default: the package on crates.io, of
-    /// this command's version]
+    /// Let it depend on the checkout of arrpc in this directory [default: the package on crates.io,
+    /// of this command's version]
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
 }

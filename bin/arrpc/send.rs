@@ -1,5 +1,6 @@
 //! `arrpc send`: one message from the command line or standard input, its reply on standard output;
-//! and the way there and back, which `arrpc call`, `arrpc methods` and `arrpc gateway` take as well.
+//! and the way there and back, which `arrpc call`, `arrpc methods` and `arrpc gateway` take as
+//! well.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -60,9 +61,9 @@ pub(crate) struct Exchange {
     security: Security,
 
     /// Bytes that the reply may have; the default is 64 MiB
-    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64 << 20, help_heading = "Limits")]
+    #[arg(long = "max-message-bytes", value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64 << 20, help_heading = "Limits")]
     #[arg(allow_negative_numbers = true)]
-    max_message_bytes: usize,
+    max_reply_bytes: usize,
 
     /// How deep arrays and maps in the reply may be nested, 1024 at most
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 128, help_heading = "Limits")]
@@ -172,7 +173,7 @@ impl Exchange {
             .security
             .client(address, secret)
             .con_max_retries(self.con_max_retries)
-            .max_message_bytes(self.max_message_bytes)
+            .max_message_bytes(self.max_reply_bytes)
             .max_depth(self.max_depth)
             .max_items(self.max_items)
             .tls_handshake_timeout(self.tls_handshake_timeout)

@@ -96,7 +96,8 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true)]
     max_memory_bytes: usize,
 
-    /// Connections that may be open at once, or fewer if `ulimit -n` allows no more; further ones wait
+    /// Connections that may be open at once, or fewer if `ulimit -n` allows no more; further ones
+    /// wait
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 10_000, help_heading = "Limits")]
     #[arg(allow_negative_numbers = true)]
     max_connections: usize,

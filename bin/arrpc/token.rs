@@ -17,8 +17,8 @@ pub(crate) const HINT: &str = "the server may want a token: give --token-file or
 
 #[derive(clap::Args)]
 pub(crate) struct Token {
-    /// Send the token in this file, a newline at its end not included: a text under the key `token`,
-    /// for servers that ask for one [default: the environment's ARRPC_TOKEN, or else none]
+    /// Send the token in this file, a newline at its end not included: a text under the key
+    /// `token`, for servers that ask for one [default: the environment's ARRPC_TOKEN, or else none]
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     token_file: Option<PathBuf>,
 

@@ -30,8 +30,9 @@ use crate::{Error, Value, time};
 const READS_PER_POLL: usize = 16;
 
 /// Calls that are woken in one poll of the driver, before it has its next turn and sends what they
-/// ask for: the server works on that while the others are run. With 256 calls that ask again at once,
-/// 1,780,000 a second on two processors, where waking all of them together makes it 1,070,000.
+/// ask for: the server works on that while the others are run. With 256 calls that ask again at
+/// once, 1,780,000 a second on two processors, where waking all of them together makes it
+/// 1,070,000.
 const WAKES_PER_POLL: usize = 64;
 
 /// What a link's `load` is when it takes no further calls.

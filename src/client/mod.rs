@@ -186,8 +186,8 @@ impl Client {
     }
 
     /// Sets how many connections the client may have, 1 at least. Each carries one call at a time,
-    /// or as many as [`pipelined`](Self::pipelined) says; further calls wait. (Beside them pipelined
-    /// ones whose lifetime is over may finish their calls.)
+    /// or as many as [`pipelined`](Self::pipelined) says; further calls wait. (Beside them
+    /// pipelined ones whose lifetime is over may finish their calls.)
     ///
     /// Defaults to 64.
     pub fn max_connections(self, connections: usize) -> Self {
@@ -218,7 +218,8 @@ impl Client {
     }
 
     /// Sets whether messages are sent at once (TCP_NODELAY). Without it the system holds a small
-    /// one back until the server has acknowledged the last, which with one message at a time it has.
+    /// one back until the server has acknowledged the last, which with one message at a time it
+    /// has.
     ///
     /// Defaults to `true`.
     pub fn tcp_nodelay(self, at_once: bool) -> Self {
@@ -281,7 +282,8 @@ impl Client {
     }
 
     /// Shows a token with each message that is a map, under the key `token`: for a server with
-    /// [`Tokens`](crate::Tokens), or one whose handler looks for it. It travels as it is, so use TLS.
+    /// [`Tokens`](crate::Tokens), or one whose handler looks for it. It travels as it is, so use
+    /// TLS.
     ///
     /// Defaults to none.
     pub fn token(self, token: impl Into<String>) -> Self {
@@ -302,8 +304,8 @@ impl Client {
         self.with(|options| options.auth_secret = Some(Secret::new(secret.as_ref())))
     }
 
-    /// Encrypts each message, and takes only replies that the server has encrypted for it, with keys
-    /// that are derived from [`auth_secret`](Self::auth_secret), which this needs
+    /// Encrypts each message, and takes only replies that the server has encrypted for it, with
+    /// keys that are derived from [`auth_secret`](Self::auth_secret), which this needs
     /// (XChaCha20-Poly1305). For where TLS cannot be had. The README has what it does not give.
     ///
     /// Not for a Python arrpc server. Any other reply fails the call with [`Error::Auth`], also an

@@ -18,8 +18,8 @@ use crate::time::{self, Sleep};
 use crate::wire::Limits;
 use crate::{Error, Phase, Value};
 
-/// How long calls wait for one that connects before they do so themselves. Much longer than it takes
-/// on a network that works.
+/// How long calls wait for one that connects before they do so themselves. Much longer than it
+/// takes on a network that works.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The connections to one server.

@@ -59,8 +59,8 @@ impl<C: Connect> Pool<C> {
         deadline: &Deadline,
     ) -> Result<Value, Error> {
         let mut lease = self.lease(deadline).await?;
-        let (reply, is_clean) = lease.exchange(request, deadline).await?;
-        if is_clean {
+        let (reply, is_written) = lease.exchange(request, deadline).await?;
+        if is_written {
             lease.put_back();
         }
         Ok(reply)
@@ -145,7 +145,7 @@ struct Lease<'a, C: Connect> {
 }
 
 impl<C: Connect> Lease<'_, C> {
-    /// Writes a request and reads its reply. Also says whether nothing else is on the connection.
+    /// Writes a request and reads its reply. Also says whether all of the request was written.
     async fn exchange(
         &mut self,
         request: &Request<'_>,

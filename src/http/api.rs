@@ -205,10 +205,13 @@ impl Api {
     ) {
         let before = out.len();
         jsonrpc::write(id, &outcome, out);
+        let is_counted = outcome.is_err();
         drop(outcome);
         if !holding.reserve(taken.saturating_add(2 * out.len())) {
             let failure = self.no_memory();
-            count(caller, &failure);
+            if !is_counted {
+                count(caller, &failure);
+            }
             out.truncate(before);
             out.shrink_to_fit();
             jsonrpc::write(id, &Err(failure), out);

@@ -15,7 +15,7 @@ const INVALID_REQUEST: (i64, &str) = (-32600, "Invalid Request");
 const METHOD_NOT_FOUND: (i64, &str) = (-32601, "Method not found");
 const INVALID_PARAMS: (i64, &str) = (-32602, "Invalid params");
 const INTERNAL_ERROR: (i64, &str) = (-32603, "Internal error");
-const SERVER_ERROR: (i64, &str) = (-32000, "Server error");
+const SERVER_ERROR: i64 = -32000;
 const ACCESS_DENIED: (i64, &str) = (-32001, "Access denied");
 const TIMEOUT: (i64, &str) = (-32002, "Timeout");
 const OVERLOAD: (i64, &str) = (-32003, "Overload");
@@ -111,11 +111,11 @@ impl Failure {
 }
 
 impl From<RpcError> for Failure {
-    /// Those that a router makes have codes of the specification; all others are the handler's, with
-    /// its own code beside them.
+    /// Those that a router makes have codes of the specification; all others are the handler's,
+    /// with its own code beside them.
     fn from(error: RpcError) -> Self {
         let text = error.description();
-        let own = |data| Self { message: text.to_owned(), ..Self::new(SERVER_ERROR, data) };
+        let own = |data| Self { message: text.to_owned(), ..Self::new((SERVER_ERROR, ""), data) };
         let failure = match error.code() {
             Some("unknown_method") => {
                 // The specification's answer has nothing beside it, so only a proposal is told.

@@ -40,7 +40,8 @@ impl Http {
     }
 
     /// Sets the path that calls are sent to, as it stands in requests: it begins with `/`, ends
-    /// before `?` and `#`, and has `%20` for a space. Another one is an error when the server starts.
+    /// before `?` and `#`, and has `%20` for a space. Another one is an error when the server
+    /// starts.
     ///
     /// Defaults to `/api`.
     pub fn path(mut self, path: impl Into<String>) -> Self {
@@ -48,10 +49,10 @@ impl Http {
         self
     }
 
-    /// Lets scripts of pages from `origin` call, such as `https://example.com`, or of any page if it
-    /// is `*`. May be given several times. Cookies of the page's user are not sent along. An origin
-    /// that no browser sends is an error when the server starts: one with capitals, with the scheme's
-    /// own port, as `:443`, or with a path.
+    /// Lets scripts of pages from `origin` call, such as `https://example.com`, or of any page if
+    /// it is `*`. May be given several times. Cookies of the page's user are not sent along. An
+    /// origin that no browser sends is an error when the server starts: one with capitals, with the
+    /// scheme's own port, as `:443`, or with a path.
     ///
     /// Defaults to none.
     pub fn cors(mut self, origin: impl Into<String>) -> Self {
@@ -106,7 +107,9 @@ fn check_path(path: &str) -> Result<(), String> {
 /// Says what is wrong with an origin that no browser sends.
 fn check_origin(origin: &str) -> Result<(), String> {
     let Some(sent) = sent_origin(origin) else {
-        return Err("none: give one such as https://example.com, without a path, or *".to_owned());
+        return Err("none: give one such as https://example.com, without a path, or *; browsers \
+                    send letters beyond ASCII as xn--.."
+            .to_owned());
     };
     if sent == origin {
         return Ok(());

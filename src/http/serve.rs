@@ -117,9 +117,9 @@ where
 /// The limit that a peer has hit whose next head is not there in time; none if it has not begun one
 /// and may be idle.
 fn overdue(timeouts: &Timeouts, has_begun: bool) -> Option<&'static str> {
-    match timeouts.idle {
-        Some(idle) if idle < timeouts.message => Some("idle_timeout"),
-        _ => has_begun.then_some("message_timeout"),
+    match has_begun {
+        true => Some("message_timeout"),
+        false => timeouts.idle.filter(|idle| *idle < timeouts.message).map(|_| "idle_timeout"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Builds a value of what serde_json finds in a text. What a key means that stands twice, or alone, is
-//! left to the rules of who reads.
+//! Builds a value of what serde_json finds in a text. What a key means that stands twice, or alone,
+//! is left to the rules of who reads.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,7 +1,8 @@
-//! How many values a JSON text holds, before anything is made of it. Does not tell whether it is one.
+//! How many values a JSON text holds, before anything is made of it. Does not tell whether it is
+//! one.
 
-/// Counts the values in a text, if it is JSON: keys are values too, as in a message. An empty array or
-/// object counts as two.
+/// Counts the values in a text, if it is JSON: keys are values too, as in a message. An empty array
+/// or object counts as two.
 pub(crate) fn count_values(text: &[u8]) -> usize {
     let mut bytes = text.iter();
     let mut count = 1;

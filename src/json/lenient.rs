@@ -6,9 +6,10 @@ use rmpv::Value;
 use super::build::{Rules, build};
 use super::read::read_tagged;
 
-/// Reads the value that JSON text stands for, also if it is not that of [`to_string`](super::to_string):
-/// an object whose only key begins with `$` is itself unless it is a well-formed escape, the last
-/// of two equal keys counts, and an integer that no MessagePack has is the nearest float.
+/// Reads the value that JSON text stands for, also if it is not that of
+/// [`to_string`](super::to_string): an object whose only key begins with `$` is itself unless it is
+/// a well-formed escape, the last of two equal keys counts, and an integer that no MessagePack has
+/// is the nearest float.
 pub(crate) fn from_str_lenient(text: &str) -> Result<Value, serde_json::Error> {
     build(text, Lenient)
 }

@@ -120,8 +120,8 @@ impl Batch {
     }
 }
 
-/// The results of a batch: each is taken with the [`Handle`] of its call, or all in the order of the
-/// calls.
+/// The results of a batch: each is taken with the [`Handle`] of its call, or all in the order of
+/// the calls.
 pub struct Replies {
     mapping: Mapping,
     /// Those of the calls, in their order.

@@ -11,8 +11,8 @@ use super::{Error, Handle, Replies};
 /// A client whose calls block the thread: [`jsonrpc::Client`](super::Client) for programs without
 /// async.
 ///
-/// Share it freely between threads. Inside an async program use [`jsonrpc::Client`](super::Client): a
-/// call of this one would hold up every other task of its thread.
+/// Share it freely between threads. Inside an async program use [`jsonrpc::Client`](super::Client):
+/// a call of this one would hold up every other task of its thread.
 ///
 /// ```no_run
 /// use arrpc::jsonrpc;

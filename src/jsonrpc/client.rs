@@ -1,5 +1,5 @@
-//! The client and its options. A request is in `open`, its connection comes from `pool`, and what is
-//! said in it is in `message`.
+//! The client and its options. A request is in `open`, its connection comes from `pool`, and what
+//! is said in it is in `message`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -125,17 +125,17 @@ impl Client {
     }
 
     /// Sends this header with each request. May be given several times, for different names: of two
-    /// with the same one the last counts, also instead of the client's own `Content-Type`, `Accept`,
-    /// `User-Agent` and `Host`. Those that say where a request ends cannot be set. What it holds
-    /// shows in no log and no `Debug` output.
+    /// with the same one the last counts, also instead of the client's own `Content-Type`,
+    /// `Accept`, `User-Agent` and `Host`. Those that say where a request ends cannot be set. What
+    /// it holds shows in no log and no `Debug` output.
     ///
     /// Defaults to none.
     pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|options| options.headers.add(name.into(), value.into()))
     }
 
-    /// Sends and reads plain JSON, in which types are what `serde_json` makes of them and nothing is
-    /// an escape: for servers that are not arrpc's, if `{"$gt": 5}` must arrive as it stands, or
+    /// Sends and reads plain JSON, in which types are what `serde_json` makes of them and nothing
+    /// is an escape: for servers that are not arrpc's, if `{"$gt": 5}` must arrive as it stands, or
     /// UUIDs and addresses as text. Bytes become arrays of numbers, NaN and the infinities null.
     ///
     /// Defaults to the mapping of [`json`](crate::json).
@@ -200,8 +200,8 @@ impl Client {
     }
 
     /// Returns this client, with its connections, for calls that may run more than once. If the
-    /// connection of such a call ends before the reply, the call is sent again, after a pause of
-    /// 50 ms and more, [`idempotent_retries`](Self::idempotent_retries) times at the most, and never
+    /// connection of such a call ends before the reply, the call is sent again, after a pause of 50
+    /// ms and more, [`idempotent_retries`](Self::idempotent_retries) times at the most, and never
     /// beyond its `timeout`. An error then tells of the last attempt; an earlier one may have run.
     ///
     /// ```no_run
@@ -240,7 +240,8 @@ impl Client {
         self.with(|options| options.tls.push(Trust::Pinned(certfile.into())))
     }
 
-    /// Shows a certificate to servers that ask for one, from two PEM files. Needs an `https://` URL.
+    /// Shows a certificate to servers that ask for one, from two PEM files. Needs an `https://`
+    /// URL.
     ///
     /// Defaults to none.
     pub fn tls_client_cert(
@@ -332,8 +333,8 @@ impl Client {
 
     fn log<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let (Err(error), Ok(server)) = (&result, &self.options.endpoint) {
-            let error = error.to_string(); // as a string, which the log escapes
-            tracing::debug!(?server, error, "call failed");
+            // As a string, which the log escapes.
+            tracing::debug!(?server, error = error.to_string(), "call failed");
         }
         result
     }

@@ -35,8 +35,8 @@ type Driver = http1::Connection<FuturesIo<ClientStream>, Full<Bytes>>;
 #[derive(Debug)]
 pub(super) struct NotSent(pub(super) io::Error);
 
-/// A connection. Nothing runs it beside its calls, so that it is closed when one of them is dropped,
-/// and works on any executor.
+/// A connection. Nothing runs it beside its calls, so that it is closed when one of them is
+/// dropped, and works on any executor.
 pub(super) struct HttpConnection {
     sender: SendRequest<Full<Bytes>>,
     /// `None` when it has ended.

@@ -38,8 +38,8 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The server answered with an HTTP status and no JSON-RPC reply: a 401 for a wrong token, a 404
-    /// for a wrong path, a redirect, which is not followed.
+    /// The server answered with an HTTP status and no JSON-RPC reply: a 401 for a wrong token, a
+    /// 404 for a wrong path, a redirect, which is not followed.
     #[error("{address} answered with {}{}", Status(*.status), Beginning(.text))]
     Http {
         /// `host:port` of the URL.

@@ -97,7 +97,9 @@ impl OpenClient {
             {
                 retries = retries.saturating_add(1);
                 let server = self.address();
-                tracing::debug!(%server, retries, %error, cause = error.source(), "sending again");
+                let cause = error.source().map(ToString::to_string);
+                let error = error.to_string(); // strings are escaped in the log
+                tracing::debug!(%server, retries, error, cause, "sending again");
                 pause(retries, deadline).await?;
                 answered = self.pool.exchange(&request, deadline).await;
             }

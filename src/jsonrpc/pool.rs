@@ -56,7 +56,8 @@ impl HttpPool {
                 }
             }
         }
-        let stream = connect(&self.connector, deadline).await?;
+        // Boxed, or the future of every call had the 3 KiB in it that this takes.
+        let stream = Box::pin(connect(&self.connector, deadline)).await?;
         let connection = HttpConnection::new(stream).await?;
         self.exchange_on(connection, request, deadline).await?.map_err(|NotSent(source)| {
             Error::Disconnected { address: self.address().to_string(), source }
@@ -87,8 +88,8 @@ impl HttpPool {
         }
     }
 
-    /// Keeps a connection for the next call. Closes those that have waited longest and are of no more
-    /// use, as they may never be taken: looks at them up to the first that is.
+    /// Keeps a connection for the next call. Closes those that have waited longest and are of no
+    /// more use, as they may never be taken: looks at them up to the first that is.
     fn put_back(&self, connection: HttpConnection) {
         let mut idle = self.lock_idle();
         let ended = idle.iter().take_while(|oldest| !self.is_usable(oldest)).count();
@@ -111,6 +112,7 @@ impl HttpPool {
 mod tests {
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Instant;
 
     use hyper::Request;
 
@@ -154,7 +156,9 @@ mod tests {
                 peers.push(peer);
             }
             peers.drain(..2);
+            let begun = Instant::now();
             while pool.lock_idle()[..2].iter().any(HttpConnection::is_open_and_silent) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "the ends never come");
                 thread::yield_now();
             }
             let (connection, _peer) = connect().await;

@@ -1,7 +1,7 @@
 //! The HTTP endpoint of a process: `/` for people, `/metrics` for Prometheus, `/healthz` and
 //! `/readyz` for probes. Its limits are its own and small, for it faces the network and has few and
-//! short things to say. It runs on smol's executor and stays open until the process ends, as arrpc's
-//! does.
+//! short things to say. It runs on smol's executor and stays open until the process ends, as
+//! arrpc's does.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -157,8 +157,8 @@ impl Endpoint {
             async { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
-            // One request for each connection, else the few places are soon taken by peers that keep
-            // theirs, and a probe finds none.
+            // One request for each connection, else the few places are soon taken by peers that
+            // keep theirs, and a probe finds none.
             .keep_alive(false)
             .timer(SmolTimer::new())
             .header_read_timeout(self.limits.head)

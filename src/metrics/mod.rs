@@ -44,8 +44,9 @@ static REGISTRY: LazyLock<Registry> =
 
 /// Returns the metrics of every server and client in this process in the Prometheus text format.
 ///
-/// For programs that have an HTTP server of their own; serve it as [`CONTENT_TYPE`]. A metric appears once it has a
-/// series, so the text is empty before the first server or client with metrics is made.
+/// For programs that have an HTTP server of their own; serve it as [`CONTENT_TYPE`]. A metric
+/// appears once it has a series, so the text is empty before the first server or client with
+/// metrics is made.
 pub fn render() -> String {
     REGISTRY.render()
 }
@@ -92,7 +93,8 @@ impl Registry {
     }
 }
 
-/// Makes and registers metrics that carry the labels of the process, `hostname` and `k8s_namespace`.
+/// Makes and registers metrics that carry the labels of the process, `hostname` and
+/// `k8s_namespace`.
 struct Naming {
     process: HashMap<String, String>,
     exposition: prometheus::Registry,

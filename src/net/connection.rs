@@ -9,9 +9,9 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::wire::{FrameFinder, Limits, Malformed};
 
-/// The size of a read buffer: messages of 64 KiB fit, with their headers and the smallest read behind
-/// them. Where they did not, each of them grew the buffer and gave that back, for three times the
-/// processor time. Not 128 KiB: that glibc maps anew each time, page for page.
+/// The size of a read buffer: messages of 64 KiB fit, with their headers and the smallest read
+/// behind them. Where they did not, each of them grew the buffer and gave that back, for three
+/// times the processor time. Not 128 KiB: that glibc maps anew each time, page for page.
 pub(crate) const READ_BUFFER_BYTES: usize = 72 * 1024;
 
 /// The free space below which a read buffer is compacted or grown.
@@ -234,8 +234,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// What a read buffer of this size takes from the process: the smaller ones that it grew out of
-/// have left holes, of which others fill some. A thousand that grew to 4 MiB at once took a tenth to
-/// a fifth more than their sizes with glibc's allocator.
+/// have left holes, of which others fill some. A thousand that grew to 4 MiB at once took a tenth
+/// to a fifth more than their sizes with glibc's allocator.
 #[inline]
 fn with_holes(size: usize) -> usize {
     if size > READ_BUFFER_BYTES { size + size / 2 } else { size }

@@ -26,8 +26,8 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::Error;
 
-/// The default of `tls_handshake_timeout`, on both sides. A server without TLS, such as Python arrpc's,
-/// waits for the rest of what it takes for a message, and says nothing.
+/// The default of `tls_handshake_timeout`, on both sides. A server without TLS, such as Python
+/// arrpc's, waits for the rest of what it takes for a message, and says nothing.
 pub(crate) const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A certificate and its private key, as the paths of two PEM files.

@@ -35,7 +35,7 @@ where
 }
 
 /// Runs `work` on the pool of [`blocking`] threads, for a handler or method that has taken its
-/// message apart already.
+/// message apart already. A panic of `work` is one of the handler.
 ///
 /// ```
 /// use arrpc::{Server, unblock};
@@ -60,6 +60,9 @@ where
 }
 
 /// A call on the pool of blocking threads: what [`blocking`] makes a handler return.
+///
+/// Dropped, as when a stop or `handler_timeout` ends the call, it is not waited for any more: work
+/// that waits for a thread is not begun, and what runs goes on to its end.
 #[derive(Debug)]
 pub struct BlockingCall<T> {
     task: smol::Task<T>,

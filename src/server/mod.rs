@@ -252,8 +252,8 @@ impl Server {
 
     /// Lets callers say who they are with a token, see [`Tokens`]. A message with a token that the
     /// server does not know is refused; one without a token goes on, and has no
-    /// [identity](Context::identity): what needs one is [`private`](crate::Router::private), or asks
-    /// for it itself.
+    /// [identity](Context::identity): what needs one is [`private`](crate::Router::private), or
+    /// asks for it itself.
     ///
     /// Not for [`raw`](Self::raw) handlers. Defaults to none: then `token` is a key as any other.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
@@ -261,14 +261,15 @@ impl Server {
         self
     }
 
-    /// Also answers JSON-RPC 2.0 over HTTP, by POST to `/api` on this port: the same handler, threads,
-    /// limits, deadlines and TLS. A call reaches the handler as a map of `method` and `params`, as
-    /// those of a [`Router`](crate::Router) are, in the mapping of [`json`](crate::json); a token
-    /// stands beside them as `token`. [`Http`] has more options.
+    /// Also answers JSON-RPC 2.0 over HTTP, by POST to `/api` on this port: the same handler,
+    /// threads, limits, deadlines and TLS. A call reaches the handler as a map of `method` and
+    /// `params`, as those of a [`Router`](crate::Router) are, in the mapping of
+    /// [`json`](crate::json); a token stands beside them as `token`. [`Http`] has more options.
     ///
-    /// Each of the two ports may have [`max_connections`](Self::max_connections). Requests over HTTP
-    /// are not signed: with [`auth_secret`](Self::auth_secret) it needs [`tokens`](Self::tokens), and
-    /// only what is [`private`](crate::Router::private) is closed to callers without one.
+    /// Each of the two ports may have [`max_connections`](Self::max_connections), within half of
+    /// the files that the process may open. Requests over HTTP are not signed: with
+    /// [`auth_secret`](Self::auth_secret) it needs [`tokens`](Self::tokens), and only what is
+    /// [`private`](crate::Router::private) is closed to callers without one.
     ///
     /// ```
     /// use arrpc::{Router, Server};
@@ -285,8 +286,8 @@ impl Server {
         self
     }
 
-    /// Answers JSON-RPC 2.0 over HTTP and nothing else: on the host and port of the server itself, with
-    /// the other options of [`http`](Self::http), if any are given (`Http::new(0)` with them).
+    /// Answers JSON-RPC 2.0 over HTTP and nothing else: on the host and port of the server itself,
+    /// with the other options of [`http`](Self::http), if any are given (`Http::new(0)` with them).
     ///
     /// ```
     /// use arrpc::{Router, Server};
@@ -304,8 +305,8 @@ impl Server {
     }
 
     /// Counts requests, their time and bytes, and errors, under arrpc's metric names, and serves
-    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes, and as a page of
-    /// charts at `http://HOST:9095/`.
+    /// them at `http://HOST:9095/metrics`, with `/healthz` and `/readyz` for probes, and as a page
+    /// of charts at `http://HOST:9095/`.
     ///
     /// Defaults to off. All servers and clients of a process are counted together, and each
     /// address asked for shows them all.

@@ -9,8 +9,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::exchange::{Account, Exchange};
 use crate::wire::reply::Reply;
 
-/// What a handler that runs takes beside its message, about: its future, its place here, and what it
-/// waits in line with. Connections with 64 calls of 10 bytes in line each took 71 to 88 KiB.
+/// What a handler that runs takes beside its message, about: its future, its place here, and what
+/// it waits in line with. Connections with 64 calls of 10 bytes in line each took 71 to 88 KiB.
 const RUNNING_BYTES: usize = 1200;
 
 /// Requests and replies in order.

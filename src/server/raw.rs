@@ -98,7 +98,8 @@ impl<'a> RawReply<'a> {
     }
 }
 
-/// Checks that one whole message was written: a `Serialize` may announce more or less than it gives.
+/// Checks that one whole message was written: a `Serialize` may announce more or less than it
+/// gives.
 fn finish(out: &mut Vec<u8>, start: usize) -> Result<Written, RpcError> {
     let any = Limits { max_bytes: usize::MAX, max_depth: MAX_MAX_DEPTH, max_items: usize::MAX };
     let written = out.get(start..).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a handler returns: a reply of one of many types, or a future of it, brought to one form. Knows
-//! no handlers.
+//! What a handler returns: a reply of one of many types, or a future of it, brought to one form.
+//! Knows no handlers.
 
 use std::any::type_name;
 use std::borrow::Cow;
@@ -26,8 +26,8 @@ pub(crate) enum Answer {
 /// A reply on its way.
 pub(crate) struct Later {
     reply: Pin<Box<dyn Future<Output = Result<Value, RpcError>> + Send>>,
-    /// The call of a method that it answers, if that is counted. Here and not in a future around the
-    /// one above, which would take another box.
+    /// The call of a method that it answers, if that is counted. Here and not in a future around
+    /// the one above, which would take another box.
     counted: Option<CountedCall>,
 }
 

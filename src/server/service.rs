@@ -1,5 +1,5 @@
-//! What all connections of a server share, and the way of one message through it: open the
-//! envelope, decode, call the handler, and decide what the peer is told. Knows no streams.
+//! What all connections of a server share, and what happens to one message: open the envelope, call
+//! the handler, and decide what the peer is told. Knows no streams.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::{Budget, decoded_bytes};
-
+use super::context::Context;
+use super::handler::Handler;
+use super::life_cycle::LifeCycle;
+use super::raw::{RawHandler, RawMessage, RawReply};
+use super::response::{Answer, not_serialized};
+use super::sealing::Sealing;
 use crate::metrics::ServerMetrics;
 use crate::net::connection::Message;
-use crate::server::context::Context;
-use crate::server::handler::Handler;
-use crate::server::life_cycle::LifeCycle;
-use crate::server::raw::{RawHandler, RawMessage, RawReply};
-use crate::server::response::{Answer, not_serialized};
-use crate::server::sealing::Sealing;
 use crate::wire::cipher::Cipher;
 use crate::wire::envelope::{self, INVALID_SIGNATURE, NO_SECRET};
 use crate::wire::reply::Reply;
@@ -99,7 +98,8 @@ impl Refusal {
         }
     }
 
-    /// Whether the message is not from somebody who knows the secret, as far as the server can tell.
+    /// Whether the message is not from somebody who knows the secret, as far as the server can
+    /// tell.
     pub(crate) fn is_unverified(self) -> bool {
         matches!(
             self,

@@ -20,9 +20,12 @@
 //! | the same with metrics | 3,340 | 1,630 |
 //! | the same for a raw handler | 2,040 | 370 |
 //!
-//! Counted with `strace -c -p THREAD`, with callgrind in a server built as the one of
-//! `benches/compare`, and, in `tests/allocations.rs`, with the allocator. Metrics, signatures and encryption allocate nothing,
-//! timers are set only where something waits, and no other thread is woken.
+//! Counted with `strace -c -p THREAD`, with callgrind in the server of `benches/compare` (release
+//! with thin LTO, all instructions by all requests), and, in `tests/allocations.rs`, with the
+//! allocator. Metrics, signatures and encryption allocate nothing, timers are set only where
+//! something waits, and no other thread is woken.
+
+mod replies;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -32,14 +35,12 @@ use std::sync::Arc;
 use std::task::{self, Poll, ready};
 use std::time::Instant;
 
-use tracing::level_filters::LevelFilter;
-
 use super::budget::{Holding, decoded_bytes};
 use super::context::Context;
 use super::ending::Ending;
 use super::exchange::{Account, Exchange};
 use super::presence::Presence;
-use super::queue::{Done, Queue};
+use super::queue::Queue;
 use super::response::Answer;
 use super::sealing::Sealing;
 use super::service::{AnyHandler, Refusal, Service, call_raw, call_values};
@@ -49,9 +50,9 @@ use crate::metrics::ServerConnectionMetrics;
 use crate::net::connection::{Buffers, Connection};
 use crate::net::reactor::Deferred;
 use crate::net::stream::{Transport, linger};
+use crate::wire;
 use crate::wire::guard::Foreign;
-use crate::wire::reply::{self, Reply};
-use crate::wire::{self, Protection};
+use crate::wire::reply;
 
 /// Reads per wake before other connections have their turn.
 const TURNS_PER_WAKE: usize = 4;
@@ -389,9 +390,9 @@ impl<S: Transport> Session<S> {
         Account::open(bytes, self.metrics.as_ref().map(|_| Instant::now()))
     }
 
-    /// Takes the account by reference, as most of what follows does, and looks at the value where it
-    /// is: copying what was just written costs a small request a fifth of its time here. The output
-    /// ended at `start` before.
+    /// Takes the account by reference, as most of what follows does, and looks at the value where
+    /// it is: copying what was just written costs a small request a fifth of its time here. The
+    /// output ended at `start` before.
     #[inline(always)]
     fn take_answer(
         &mut self,
@@ -451,113 +452,5 @@ impl<S: Transport> Session<S> {
         self.count("protocol");
         self.connection.output().extend_from_slice(foreign.answer());
         self.ending = Some(Ending::Refused);
-    }
-
-    /// Puts a reply behind those that are still to come.
-    #[inline]
-    fn reply(&mut self, reply: &Reply, account: &Account) {
-        if self.queue.is_empty() {
-            self.write(reply, account);
-        } else {
-            let done = self.pack(reply, account);
-            self.queue.push_done(done);
-        }
-    }
-
-    /// Writes the replies that are done, up to the first that is not.
-    fn collect_replies(&mut self, context: &mut task::Context<'_>) {
-        while !self.queue.is_empty() {
-            let Poll::Ready(Some((number, reply, account))) = self.queue.poll_finished(context)
-            else {
-                return;
-            };
-            if !self.queue.pop_running(number) {
-                let done = self.pack(&reply, &account);
-                self.queue.finish(number, done);
-                continue;
-            }
-            self.write(&reply, &account);
-            while let Some(done) = self.queue.pop_done() {
-                let start = self.connection.output().len();
-                self.connection.output().extend_from_slice(&done.packed);
-                self.seal(start);
-                self.observe(&done.account);
-            }
-        }
-    }
-
-    #[inline]
-    fn write(&mut self, reply: &Reply, account: &Account) {
-        let start = self.connection.output().len();
-        reply.encode(self.connection.output());
-        self.replied(start, reply.error().map_or(Ok(()), Err), account);
-    }
-
-    /// Encrypts the reply that was just written, from `start` on, if replies are encrypted.
-    #[inline]
-    fn seal(&mut self, start: usize) {
-        if self.sealing.is_some() {
-            self.encrypt(start);
-        }
-    }
-
-    /// Not inline: the way of other replies is shorter without it.
-    #[inline(never)]
-    fn encrypt(&mut self, start: usize) {
-        if let (Some(sealing), Protection::Encrypted(cipher)) =
-            (&mut self.sealing, &self.service.protection)
-        {
-            sealing.seal(cipher, self.connection.output(), start);
-        }
-    }
-
-    /// Takes note of a reply that is written, from `start` on.
-    #[inline(always)]
-    fn replied(&mut self, start: usize, outcome: Result<(), &str>, account: &Account) {
-        self.seal(start);
-        self.report(outcome, account);
-        self.observe(account);
-    }
-
-    fn pack(&self, reply: &Reply, account: &Account) -> Done {
-        let mut packed = Vec::new();
-        reply.encode(&mut packed);
-        self.report(reply.error().map_or(Ok(()), Err), account);
-        Done { packed, account: *account }
-    }
-
-    /// Says how a message was answered.
-    #[inline(always)]
-    fn report(&self, outcome: Result<(), &str>, account: &Account) {
-        if LevelFilter::current() >= LevelFilter::DEBUG {
-            self.log(outcome, account);
-        }
-        if let (Err(text), Some(metrics)) = (outcome, &self.metrics) {
-            metrics.error(account.reason.unwrap_or(text));
-            account.limit.inspect(|limit| metrics.refusal(limit));
-        }
-    }
-
-    /// Not inline: it takes a tenth of what a small request takes here to find that nobody listens.
-    #[cold]
-    fn log(&self, outcome: Result<(), &str>, account: &Account) {
-        let peer = self.context.origin();
-        match outcome {
-            Ok(()) => tracing::debug!(%peer, bytes = account.bytes, "message answered"),
-            Err(text) => {
-                let reason = account.reason.unwrap_or(text);
-                tracing::debug!(%peer, reason, "message answered with an error");
-            }
-        }
-    }
-
-    /// Counts a message whose reply is written.
-    #[inline]
-    fn observe(&mut self, account: &Account) {
-        if let (Some(metrics), Some(started)) = (&self.metrics, account.started) {
-            let now = Instant::now();
-            metrics.observe(now.saturating_duration_since(started), account.bytes);
-            self.lap = Some(now);
-        }
     }
 }

@@ -26,9 +26,9 @@ const UNNAMED: &str = "token";
 /// The tokens that a server knows: who shows one has an identity, which is told to handlers by
 /// [`Context::identity`], and may call what is [`private`](crate::Router::private).
 ///
-/// A token is a text under the key `token` of a message, or over HTTP in the header
-/// `Authorization: Bearer ..` or `X-Api-Token`, or in the cookie `api_token`. It travels as it is, so
-/// use TLS. It should be random, of 16 bytes and more: nothing slows down who guesses.
+/// A token is a text under the key `token` of a message, or over HTTP in the header `Authorization:
+/// Bearer ..` or `X-Api-Token`, or in the cookie `api_token`. It travels as it is, so use TLS. It
+/// should be random, of 16 bytes and more: nothing slows down who guesses.
 ///
 /// ```
 /// use arrpc::{Router, Server, Tokens};
@@ -83,10 +83,10 @@ impl Tokens {
         Self { source: Source::List(List(list)) }
     }
 
-    /// Reads them from a file, at the start and again when it has changed, which is looked at once a
-    /// second: a line for each, `name: token` with a space behind the colon, or the token alone. Empty lines, and those that begin
-    /// with `#`, do not count. If it cannot be read any more, the tokens stay as they were, and the
-    /// log says so.
+    /// Reads them from a file, at the start and again when it has changed, which is looked at once
+    /// a second: a line for each, `name: token` with a space behind the colon, or the token alone;
+    /// the log warns of one with a colon in it. Empty lines, and those that begin with `#`, do not
+    /// count. If it cannot be read any more, the tokens stay as they were, and the log says so.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { source: Source::File(File { path: path.into(), read: Mutex::default() }) }
     }
@@ -171,16 +171,23 @@ impl Read {
             return Ok(());
         }
         let text = fs::read_to_string(path)?;
-        let lines = text.lines().map(str::trim);
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let pairs = lines.map(|line| match line.split_once(": ") {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let pairs = lines.map(|(number, line)| match line.split_once(": ") {
             Some((name, token)) => Ok((hash(token.trim()), name.trim().into())),
             // A place that is kept for a token, and no token.
             None if line.ends_with(':') => {
                 let text = "a line has a name and no token";
                 Err(io::Error::new(io::ErrorKind::InvalidData, text))
             }
-            None => Ok((hash(line), UNNAMED.into())),
+            None => {
+                if line.contains(':') {
+                    let (file, line) = (path.display(), number);
+                    let text = "no space behind the colon, so the whole line is a token";
+                    tracing::warn!(%file, line, "{text}");
+                }
+                Ok((hash(line), UNNAMED.into()))
+            }
         });
         self.tokens = List(pairs.collect::<io::Result<_>>()?);
         self.changed = changed;

@@ -63,10 +63,10 @@ use crate::name::bare;
 ///   or of a [`blocking::Client`](crate::blocking::Client). A method that returns `T` or
 ///   `Result<T, E>` gives a caller a `Result<T, arrpc::Error>`.
 ///
-/// Parameters are of any types that implement serde's `Serialize` and `Deserialize`, results too; an
-/// error is any type that an [`RpcError`](crate::RpcError) is made from. A method whose first
-/// parameter is written `context: Context` gets the [`Context`](crate::Context) of the call, and its
-/// callers do not give it. Comments show in `arrpc methods`; other attributes are not taken.
+/// Parameters are of any types that implement serde's `Serialize` and `Deserialize`, results too;
+/// an error is any type that an [`RpcError`](crate::RpcError) is made from. A method whose first
+/// parameter is written `context: Context` gets the [`Context`](crate::Context) of the call, and
+/// its callers do not give it. Comments show in `arrpc methods`; other attributes are not taken.
 ///
 /// A method cannot be called `into_router`, which is the trait's, nor `new`, which is the client's.
 /// A `Result` is recognised by that name alone: one by another name, such as `io::Result<T>`, is an

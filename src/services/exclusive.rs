@@ -1,5 +1,5 @@
-//! Exclusive access: one client at a time, or a few, and a line for the others. What is decided, and
-//! why, is in `line`; how calls wait for that in `turn`. Knows no messages.
+//! Exclusive access: one client at a time, or a few, and a line for the others. What is decided,
+//! and why, is in `line`; how calls wait for that in `turn`. Knows no messages.
 
 mod end;
 mod holder;
@@ -20,15 +20,15 @@ use line::Line;
 use turn::Shared;
 pub(crate) use turn::{Turn, Wait};
 
-/// Lets one client at a time use a service, or a few; the others wait in line, in the order in which
-/// they came. For what can serve only one: a device, a robot, a session with another program.
+/// Lets one client at a time use a service, or a few; the others wait in line, in the order in
+/// which they came. For what can serve only one: a device, a robot, a session with another program.
 ///
-/// A client is one connection. With its first call it gets the access, if a place is free and nobody
-/// is before it, and keeps it until it disconnects, gives it up, or is idle for longer than it may
-/// be. A call of any other client waits: its client stands in line, once, however many calls it has
-/// sent. When a place becomes free, the first in line gets it, and all its calls go on. A client
-/// that was cut off, even in the middle of a call, frees its place only when that call has come to
-/// its end, so there are never more clients at work than places.
+/// A client is one connection. With its first call it gets the access, if a place is free and
+/// nobody is before it, and keeps it until it disconnects, gives it up, or is idle for longer than
+/// it may be. A call of any other client waits: its client stands in line, once, however many calls
+/// it has sent. When a place becomes free, the first in line gets it, and all its calls go on. A
+/// client that was cut off, even in the middle of a call, frees its place only when that call has
+/// come to its end, so there are never more clients at work than places.
 ///
 /// What may happen to a call that waits, and the code of the error that it gets then
 /// ([`RpcError::code`](crate::RpcError::code)):
@@ -46,13 +46,13 @@ pub(crate) use turn::{Turn, Wait};
 /// be longer.
 ///
 /// That timeout, and the end of a stop, give up a call in the middle. What it has begun with
-/// [`unblock`](crate::unblock) and waits for cannot be stopped: then the client keeps its place until
-/// that has ended. Of other work that a call leaves behind, such as threads of its own, nothing is
-/// known here, and it may meet that of the next client.
+/// [`unblock`](crate::unblock) and waits for cannot be stopped: then the client keeps its place
+/// until that has ended. Of other work that a call leaves behind, such as threads of its own,
+/// nothing is known here, and it may meet that of the next client.
 ///
-/// A router's [access hook](crate::Router::access) decides about a call when it arrives. The call may
-/// run up to `wait_timeout` later: what the hook has found, such as a token that is still valid, may
-/// have changed by then.
+/// A router's [access hook](crate::Router::access) decides about a call when it arrives. The call
+/// may run up to `wait_timeout` later: what the hook has found, such as a token that is still
+/// valid, may have changed by then.
 ///
 /// A client that wants to know how long the line is, instead of waiting, asks with three methods
 /// that every client may call at any time, and that wait for nothing:
@@ -64,11 +64,11 @@ pub(crate) use turn::{Turn, Wait};
 /// | `arrpc.leave` | gives up the access or the place in line | true if it had one |
 ///
 /// The place is 0 for a client that has the access, 1 for the next, and so on. To enter while the
-/// server stops, or when the client is gone, is an error with the code `stopping` or `disconnected`.
-/// A client in line that has no call waiting is not told when it gets the access: it asks again, or
-/// makes its call. What a client sends is seen in its order, its end too: behind as many calls in
-/// flight as there may be ([`max_in_flight`](crate::Server::max_in_flight)) it shows when one of them
-/// is answered.
+/// server stops, or when the client is gone, is an error with the code `stopping` or
+/// `disconnected`. A client in line that has no call waiting is not told when it gets the access:
+/// it asks again, or makes its call. What a client sends is seen in its order, its end too: behind
+/// as many calls in flight as there may be ([`max_in_flight`](crate::Server::max_in_flight)) it
+/// shows when one of them is answered.
 ///
 /// ```
 /// use arrpc::Exclusive;
@@ -153,13 +153,14 @@ impl Exclusive {
         Err(Error::Config(text.to_owned()))
     }
 
-    /// Asks for a call whether it may run. Its client stands in line from now on, or has the access.
+    /// Asks for a call whether it may run. Its client stands in line from now on, or has the
+    /// access.
     pub(crate) fn admit(&self, context: &Context) -> Admission {
         self.shared.admit(context)
     }
 
-    /// Lets a client join the line without a call that waits, and returns its place: 0 if it has the
-    /// access, 1 if it is the next.
+    /// Lets a client join the line without a call that waits, and returns its place: 0 if it has
+    /// the access, 1 if it is the next.
     ///
     /// # Errors
     ///

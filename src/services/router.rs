@@ -23,8 +23,8 @@ const RESERVED: &str = "arrpc.";
 /// a map of names to values; without parameters it may be left out. So any MessagePack client can
 /// make one, in Python `client.send({"method": "plus", "params": [10, 20]})`. The reply is what the
 /// method returns. An error's [code](RpcError::code) says what went wrong: `invalid_call`,
-/// `unknown_method`, `invalid_params`, `access_denied`, or `handler_error` for an error of the method
-/// that has no code of its own.
+/// `unknown_method`, `invalid_params`, `access_denied`, or `handler_error` for an error of the
+/// method that has no code of its own.
 ///
 /// ```
 /// use arrpc::{Router, RpcError, Server, blocking};
@@ -51,8 +51,8 @@ const RESERVED: &str = "arrpc.";
 /// # Ok::<(), arrpc::Error>(())
 /// ```
 ///
-/// A mistake in a router, such as a name that is given twice, is an [`Error::Config`](crate::Error::Config) when the
-/// server is started.
+/// A mistake in a router, such as a name that is given twice, is an
+/// [`Error::Config`](crate::Error::Config) when the server is started.
 #[must_use = "a router does nothing until a server has it"]
 pub struct Router {
     pub(super) methods: HashMap<String, AnyMethod>,
@@ -121,7 +121,8 @@ impl Router {
     /// Adds a method: a closure or function, sync or async, of up to eight parameters of any types
     /// that implement [`serde::Deserialize`]. `params` are their names, in order, for calls that
     /// give parameters by name, and for errors. An `Option` may be left out by the caller. The
-    /// function may take the [`Context`](crate::Context) of the call before its parameters, without a name.
+    /// function may take the [`Context`](crate::Context) of the call before its parameters, without
+    /// a name.
     ///
     /// It returns what a handler may; for a type that implements `Serialize`, in
     /// [`Serde`](crate::Serde). What blocks or computes for long returns
@@ -193,8 +194,8 @@ impl Router {
         self
     }
 
-    /// Adds the methods of a service, each under the service's name, a dot, and its own. A router is
-    /// a service as well, so names may have any number of parts.
+    /// Adds the methods of a service, each under the service's name, a dot, and its own. A router
+    /// is a service as well, so names may have any number of parts.
     ///
     /// [`service!`](crate::service!) makes routers whose methods have the name of their service
     /// already: they are for [`merge`](Self::merge).
@@ -229,8 +230,8 @@ impl Router {
     }
 
     /// Keeps a method for callers who have an [identity](crate::Context::identity), by a token or a
-    /// certificate; others get an error with the code `access_denied`. Behind the method's own line:
-    /// a name that no method has is a mistake.
+    /// certificate; others get an error with the code `access_denied`. Behind the method's own
+    /// line: a name that no method has is a mistake.
     pub fn private(mut self, name: &str) -> Self {
         match self.methods.get_mut(name) {
             Some(method) => {
@@ -267,8 +268,8 @@ impl Router {
     }
 
     /// Lets a function decide about each call: an error refuses it, with the code `access_denied`
-    /// if it has none. It runs before the parameters are looked at, for messages without a method as
-    /// well, and for methods that do not exist.
+    /// if it has none. It runs before the parameters are looked at, for messages without a method
+    /// as well, and for methods that do not exist.
     ///
     /// Defaults to any call.
     ///
@@ -285,8 +286,9 @@ impl Router {
     ///     });
     /// ```
     ///
-    /// A token that must not be guessed is compared in constant time by crates such as `subtle`, and
-    /// travels over TLS. The [`Context`](crate::Context) tells more of who calls: address, TLS identity, signature.
+    /// A token that must not be guessed is compared in constant time by crates such as `subtle`,
+    /// and travels over TLS. The [`Context`](crate::Context) tells more of who calls: address, TLS
+    /// identity, signature.
     pub fn access<F>(mut self, access: F) -> Self
     where
         F: Fn(&Call<'_>) -> Result<(), RpcError> + Send + Sync + 'static,
@@ -298,9 +300,9 @@ impl Router {
         self
     }
 
-    /// Lets one client at a time make calls, or a few, while the others wait in line; those that ask
-    /// for their place in it, or for the list of methods, do not wait. Clients that the access hook
-    /// refuses do not come into the line.
+    /// Lets one client at a time make calls, or a few, while the others wait in line; those that
+    /// ask for their place in it, or for the list of methods, do not wait. Clients that the access
+    /// hook refuses do not come into the line.
     ///
     /// A [`Handler`] of your own around the router must pass on `disconnected` and `stopping`, or
     /// nobody learns that a client has left.

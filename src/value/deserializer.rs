@@ -1,6 +1,6 @@
 //! Values as a source for serde types, without a copy: texts and bins move into what is made of
-//! them. Takes the same forms as `rmp-serde` does from bytes. Knows what was expected and what came,
-//! and says it in words for people.
+//! them. Takes the same forms as `rmp-serde` does from bytes. Knows what was expected and what
+//! came, and says it in words for people.
 
 use std::fmt;
 

@@ -256,8 +256,8 @@ impl FrameFinder {
     }
 }
 
-/// The length of a message that is all there and within the limits, and the values in it, if it is a
-/// simple value or a short container of such: what most small messages are. Finds the end of
+/// The length of a message that is all there and within the limits, and the values in it, if it is
+/// a simple value or a short container of such: what most small messages are. Finds the end of
 /// `{"foo": "bar"}` in half the time, as it keeps no account of what is still to come.
 #[inline]
 fn flat(message: &[u8], limits: &Limits) -> Option<(usize, usize)> {

@@ -22,7 +22,8 @@ impl Foreign {
         if let [0x16, 0x03, 0x00..=0x04, _, _, 0x01, ..] = first {
             return Some(Self::Tls);
         }
-        // A method, a space, and the start of a request target (RFC 9112, 3.2) or of HTTP/2's preface.
+        // A method, a space, and the start of a request target (RFC 9112, 3.2) or of HTTP/2's
+        // preface.
         let space = first.iter().take(8).position(|&byte| byte == b' ')?;
         let (method, rest) = first.split_at_checked(space)?;
         let is_method = matches!(

@@ -1,5 +1,5 @@
-//! One MessagePack header: how many bytes it and its payload take, and how many values it announces.
-//! Source: the MessagePack specification, "Formats".
+//! One MessagePack header: how many bytes it and its payload take, and how many values it
+//! announces. Source: the MessagePack specification, "Formats".
 
 /// What the first bytes of a value say about the rest of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -544,8 +544,8 @@ fn many_tasks_with_random_cancellations_get_their_own_replies_and_nothing_runs_t
 
 #[test]
 fn a_call_that_waits_takes_less_than_two_kibibytes() {
-    // What calls seldom need is boxed: connecting, retries, the loading of options. With that in it,
-    // the future of each took 4,528 bytes.
+    // What calls seldom need is boxed: connecting, retries, the loading of options. With that in
+    // it, the future of each took 4,528 bytes.
     let call = size_of_val(&Client::new("127.0.0.1", 1).send(Value::Nil));
     assert!(call < 2048, "{call} bytes");
 }

@@ -1,4 +1,5 @@
-//! Encrypted messages: what goes over the wire, who is refused, and what somebody on the way can do.
+//! Encrypted messages: what goes over the wire, who is refused, and what somebody on the way can
+//! do.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -17,8 +17,8 @@ const TARGET: &str = "arrpc::client::connect";
 /// A server's address, and who is told of it.
 type Watched = (String, Sender<()>);
 
-/// Who wants to know of the failures of which server. One subscriber for the whole process: with one
-/// of a thread, an event that another thread comes to first may be switched off for all.
+/// Who wants to know of the failures of which server. One subscriber for the whole process: with
+/// one of a thread, an event that another thread comes to first may be switched off for all.
 static WATCHED: LazyLock<Mutex<Vec<Watched>>> = LazyLock::new(|| {
     let ours = Targets::new().with_target(TARGET, LevelFilter::DEBUG);
     tracing_subscriber::registry().with(Failures).with(ours).init();

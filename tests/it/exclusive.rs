@@ -1,5 +1,5 @@
-//! Exclusive access over sockets: one client at a time, the others in line in the order in which they
-//! came, however they leave it.
+//! Exclusive access over sockets: one client at a time, the others in line in the order in which
+//! they came, however they leave it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

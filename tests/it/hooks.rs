@@ -1,4 +1,5 @@
-//! What runs around the calls of servers and clients: in which order, what it sees, what it changes.
+//! What runs around the calls of servers and clients: in which order, what it sees, what it
+//! changes.
 
 use std::future::pending;
 use std::io::Write;

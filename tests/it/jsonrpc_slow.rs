@@ -50,7 +50,8 @@ impl Connections {
         while !is_over.load(Ordering::SeqCst) {
             let all = self.all.load(Ordering::SeqCst); // first, as the others may only grow
             let have_come = all >= 200 + self.good.load(Ordering::SeqCst);
-            // The good client has two, and slowhttptest looks with one more whether there is a server.
+            // The good client has two, and slowhttptest looks with one more whether there is a
+            // server.
             if have_come && self.open.load(Ordering::SeqCst) <= 3 {
                 return true;
             }
@@ -102,7 +103,8 @@ fn check(mode: &[&str]) {
     }
 }
 
-/// 200 connections, 50 new ones in a second, that end when the server cuts them, or after 15 seconds.
+/// 200 connections, 50 new ones in a second, that end when the server cuts them, or after 15
+/// seconds.
 fn attack(server: &ServerHandle, mode: &[&str]) -> Result<String, String> {
     let url = format!("http://{}/api", address(server));
     let mut slow = Command::new("slowhttptest");

@@ -1,4 +1,5 @@
-//! What peers get that are slow, silent, many or large: an answer that names the limit, then an end.
+//! What peers get that are slow, silent, many or large: an answer that names the limit, then an
+//! end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;

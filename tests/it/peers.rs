@@ -17,10 +17,11 @@ pub(crate) const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 /// For everything else.
 pub(crate) const RUN_LIMIT: Duration = Duration::from_secs(120);
 
-/// The environment `name`, made by `make` in an empty directory unless one with this `stamp` is there.
+/// The environment `name`, made by `make` in an empty directory unless one with this `stamp` is
+/// there.
 ///
-/// Of all threads and processes that ask, one makes it while the others wait. The stamp is written last,
-/// so an environment that was left half made is made again.
+/// Of all threads and processes that ask, one makes it while the others wait. The stamp is written
+/// last, so an environment that was left half made is made again.
 pub(crate) fn environment(
     name: &str,
     stamp: &str,

@@ -118,7 +118,8 @@ fn environment() -> Result<PathBuf, String> {
     let requirements = Path::new(peers::SCRIPTS).join("requirements.txt");
     let mut version = python(Path::new("python3"));
     version.arg("--version");
-    // With the version, because a newer Python does not find the packages that an older one installed.
+    // With the version, because a newer Python does not find the packages that an older one
+    // installed.
     let stamp =
         peers::output(version, "", RUN_LIMIT)? + &fs::read_to_string(&requirements).unwrap();
 

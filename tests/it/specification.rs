@@ -1,5 +1,5 @@
-//! The examples of the JSON-RPC 2.0 specification (<https://www.jsonrpc.org/specification>), as they
-//! stand there, and their methods.
+//! The examples of the JSON-RPC 2.0 specification (<https://www.jsonrpc.org/specification>), as
+//! they stand there, and their methods.
 
 use arrpc::{Router, value};
 use serde_json::Value as Json;

@@ -1,6 +1,6 @@
 //! The bytes of the requests, made once, and of the replies, compared with those of the first good
-//! one: a request costs no encoding, and a reply like the first no decoding. No two encrypted replies
-//! are the same, though: each is decrypted.
+//! one: a request costs no encoding, and a reply like the first no decoding. No two encrypted
+//! replies are the same, though: each is decrypted.
 
 use arrpc::internals::{self, Frames, ReplyOpener};
 
@@ -33,7 +33,8 @@ impl Requests {
         self.length
     }
 
-    /// What comes behind so many bytes of a request, as much as is there in one piece, and `at_most`.
+    /// What comes behind so many bytes of a request, as much as is there in one piece, and
+    /// `at_most`.
     pub(crate) fn piece(&self, written: usize, at_most: usize) -> &[u8] {
         let end = self.block.len().min(written + at_most);
         &self.block[written..end]

@@ -78,8 +78,8 @@ pub(crate) struct Arguments {
     #[arg(allow_negative_numbers = true)]
     connections: usize,
 
-    /// Requests on their way on each connection: more than one is not for a Python server, which would
-    /// answer the first of them only
+    /// Requests on their way on each connection: more than one is not for a Python server, which
+    /// would answer the first of them only
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 1)]
     #[arg(allow_negative_numbers = true, alias = "pipelined")]
     pipeline: usize,

@@ -1,44 +1,38 @@
-//! What a gateway logs of calls that are not answered: a line now and then, as anybody may make many.
-//! It has no token in it, and of a denied call nothing that its caller or the server behind has said.
+//! What a gateway logs of calls that are not answered: a line now and then, as anybody may make
+//! many. It has no token in it, and of a denied call nothing that its caller or the server behind
+//! has said.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrpc::Error;
 
-/// How often the log tells of calls that are late, and of those that are denied.
+/// How often the log tells of each kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Log {
     /// The server behind.
     server: String,
-    /// Whether the last call could not be answered: the first one is told of.
-    in_trouble: AtomicBool,
+    failed: Seldom,
     late: Seldom,
     denied: Seldom,
 }
 
 impl Log {
     pub(super) fn new(server: String) -> Self {
-        let in_trouble = AtomicBool::new(false);
-        Self { server, in_trouble, late: Seldom::default(), denied: Seldom::default() }
+        let [failed, late, denied] = Default::default();
+        Self { server, failed, late, denied }
     }
 
-    /// The server behind has answered.
-    pub(super) fn answered(&self) {
-        self.in_trouble.store(false, Ordering::Relaxed);
-    }
-
-    /// A call was not answered, and none will be.
+    /// A call was not answered.
     pub(super) fn failed(&self, error: &Error) {
-        if !self.in_trouble.swap(true, Ordering::Relaxed) {
+        if let Some(calls) = self.failed.count() {
             // Strings are escaped in the log: those of the server behind may be anything.
             let (server, error, cause) =
                 (&*self.server, error.to_string(), error.source().map(ToString::to_string));
-            tracing::warn!(server, error, cause, "calls are not answered");
+            tracing::warn!(server, error, cause, calls, "calls are not answered");
         }
     }
 

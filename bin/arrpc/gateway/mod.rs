@@ -1,9 +1,8 @@
-//! `arrpc gateway`: JSON-RPC 2.0 over HTTP in front of another server, until a signal stops it. Each
-//! call goes on as a message, and what comes back is its response. Knows no methods.
+//! `arrpc gateway`: JSON-RPC 2.0 over HTTP in front of another server, until a signal stops it.
+//! Each call goes on as a message, and what comes back is its response. Knows no methods.
 
 mod log;
 mod readiness;
-mod tokens;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -48,8 +47,8 @@ Examples:
 const HTTP: &str = "HTTP";
 const SERVER_BEHIND: &str = "Server behind";
 
-/// Answer JSON-RPC 2.0 over HTTP with the methods of a server behind, any arrpc server, one in Python
-/// as well, until SIGINT or SIGTERM.
+/// Answer JSON-RPC 2.0 over HTTP with the methods of a server behind, any arrpc server, one in
+/// Python as well, until SIGINT or SIGTERM.
 #[derive(clap::Args)]
 #[command(after_help = format!("{AFTER_HELP}\n\n{SERVER_EXIT_CODES}"), mut_args(beside_http))]
 pub(crate) struct Arguments {
@@ -67,8 +66,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ORIGIN", help_heading = HTTP)]
     cors: Vec<String>,
 
-    /// Let in only callers that show a token in this file, a line for each: the token, or NAME: TOKEN
-    /// with a space behind the colon; it is read again when it changes [default: let in all, and pass their tokens on to the server]
+    /// Let in only callers that show a token in this file, a line for each: the token, or NAME:
+    /// TOKEN with a space behind the colon; it is read again when it changes [default: let in all,
+    /// and pass their tokens on to the server]
     #[arg(long, value_name = "FILE", help_heading = HTTP)]
     token_file: Option<PathBuf>,
 
@@ -87,9 +87,9 @@ pub(crate) struct Arguments {
     max_batch: usize,
 
     /// Bytes that the body of a request may have; the default is 16 MiB
-    #[arg(long = "max-message-bytes", value_name = "N", value_parser = argument::count::<usize>, default_value_t = 16 << 20, help_heading = HTTP)]
+    #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 16 << 20, help_heading = HTTP)]
     #[arg(allow_negative_numbers = true)]
-    max_body_bytes: usize,
+    max_message_bytes: usize,
 
     /// Bytes of memory that the calls of all callers may take together; the default is 512 MiB
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 512 << 20, help_heading = HTTP)]
@@ -114,8 +114,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HOST:PORT", help_heading = SERVER_BEHIND)]
     to: Address,
 
-    /// Connections to the server; each has one call at a time, or as many as --pipelined says, and further
-    /// calls wait
+    /// Connections to the server; each has one call at a time, or as many as --pipelined says, and
+    /// further calls wait
     #[arg(long, value_name = "N", value_parser = argument::count::<usize>, default_value_t = 64, help_heading = SERVER_BEHIND)]
     #[arg(allow_negative_numbers = true)]
     max_connections: usize,
@@ -130,8 +130,8 @@ pub(crate) struct Arguments {
     exchange: Exchange,
 }
 
-/// Gives an option of `arrpc send` the heading of its side, and those another help that are about more
-/// here.
+/// Gives an option of `arrpc send` the heading of its side, and those another help that are about
+/// more here.
 fn beside_http(argument: Arg) -> Arg {
     let argument = match argument.get_help_heading() {
         Some(HTTP | "Metrics") => argument,
@@ -143,9 +143,9 @@ fn beside_http(argument: Arg) -> Arg {
         "timeout" => argument
             .default_value("30")
             .help("How long a call may take in all, such as 0.5; inf is no limit"),
-        // Callers are told of the limits by the library's names, so an option that has the name of one
-        // is about what they send.
-        "max_message_bytes" => argument.long("max-reply-bytes").help(
+        // Callers are told of the limits by the library's names, so an option that has the name of
+        // one is about what they send.
+        "max_reply_bytes" => argument.long("max-reply-bytes").help(
             "Bytes that a reply may have, max_message_bytes of the reply in the log; the default is \
              64 MiB",
         ),
@@ -202,7 +202,7 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
         .http_only()
         .http(http)
         .max_in_flight(in_flight(arguments))
-        .max_message_bytes(arguments.max_body_bytes)
+        .max_message_bytes(arguments.max_message_bytes)
         .max_memory_bytes(arguments.max_memory_bytes)
         .max_depth(arguments.exchange.max_depth)
         .max_items(arguments.exchange.max_items)
@@ -215,7 +215,6 @@ fn server(arguments: &Arguments, secret: Option<&[u8]>, answered: Arc<AtomicBool
             }
         });
     if let Some(file) = &arguments.token_file {
-        tokens::warn_of_colons(file);
         server = server.tokens(Tokens::file(file));
     }
     if let (Some(certificate), Some(key)) = (&arguments.listen_tls_cert, &arguments.listen_tls_key)
@@ -235,7 +234,8 @@ fn in_flight(arguments: &Arguments) -> usize {
 /// Answers calls with what another server answers.
 struct Gateway {
     client: Client,
-    /// Whether only callers with a token of the gateway's are let in. Invariant: then no token goes on.
+    /// Whether only callers with a token of the gateway's are let in. Invariant: then no token goes
+    /// on.
     needs_token: bool,
     log: Arc<Log>,
     /// Set with each answer of the server behind.
@@ -264,7 +264,6 @@ impl Handler for Gateway {
                 Err(Error::Rpc(error)) => Err(error),
                 Err(error) => return Err(failed(&error, &log)),
             };
-            log.answered();
             answered.store(true, Ordering::Relaxed);
             answer
         })

@@ -1,5 +1,5 @@
-//! Whether the server behind a gateway can be reached, for `/readyz`. It looks at connections alone:
-//! what calls meet behind them is in the log and the metrics.
+//! Whether the server behind a gateway can be reached, for `/readyz`. It looks at connections
+//! alone: what calls meet behind them is in the log and the metrics.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -50,6 +50,9 @@ impl Readiness {
             match reached {
                 Ok(()) => {
                     self.not_ready = None;
+                    if is_told {
+                        tracing::warn!(server = self.to.to_string(), "ready again");
+                    }
                     is_told = false;
                 }
                 Err(error) => {

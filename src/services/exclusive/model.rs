@@ -1,5 +1,5 @@
-//! A plain model of the line, and runs of random events that compare the real one with it: who is at
-//! work, who waits in which order, and how each call ends.
+//! A plain model of the line, and runs of random events that compare the real one with it: who is
+//! at work, who waits in which order, and how each call ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
