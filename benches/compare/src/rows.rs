@@ -44,7 +44,7 @@ impl Row {
     /// Who takes part, in the order of the turns.
     pub(crate) fn contestants(self) -> Vec<Contestant> {
         use Contestant::{Arrpc, Floor, Jsonrpsee, Python, Tarpc, Tonic};
-        use Style::{Example, Tuned};
+        use Style::{Default, Tuned};
         let plain = Arrpc(Setup::Plain);
         match self {
             Self::Lockstep { .. } => vec![Floor, plain, Python, Tarpc(Tuned), Tonic, Jsonrpsee],
@@ -53,7 +53,7 @@ impl Row {
                 vec![Floor, plain, Arrpc(Setup::Raw), Arrpc(Setup::Metrics), Arrpc(Setup::Signed)]
             }
             Self::Shared { .. } => {
-                vec![plain, Tarpc(Tuned), Tarpc(Example), Tonic, Jsonrpsee]
+                vec![plain, Tarpc(Tuned), Tarpc(Default), Tonic, Jsonrpsee]
             }
             Self::Payload { .. } => vec![Floor, plain],
             Self::Setups => {

@@ -136,7 +136,7 @@ impl fmt::Display for Contestant {
             Self::Arrpc(Setup::TwoWorkers) => "arrpc, two workers",
             Self::Python => "Python arrpc",
             Self::Tarpc(tarpc::Style::Tuned) => "tarpc",
-            Self::Tarpc(tarpc::Style::Example) => "tarpc, as in its examples",
+            Self::Tarpc(tarpc::Style::Default) => "tarpc, default",
             Self::Tonic => "tonic",
             Self::Jsonrpsee => "jsonrpsee",
         })

@@ -46,14 +46,14 @@ pub(crate) enum Style {
     /// never waits. 1.0 to 1.3 us of the server's CPU for a request.
     Tuned,
     /// As its examples do: tokio's default runtime, and a task for each request. 1.45 us.
-    Example,
+    Default,
 }
 
 impl Style {
     fn runtime(self) -> Result<Runtime> {
         match self {
             Self::Tuned => callers::tokio(),
-            Self::Example => Ok(Runtime::new()?),
+            Self::Default => Ok(Runtime::new()?),
         }
     }
 }
@@ -71,7 +71,7 @@ pub(crate) fn serve(style: Style) -> Result<()> {
             let requests = config.channel(transport).execute(GotIt.serve());
             match style {
                 Style::Tuned => tokio::spawn(requests.for_each(|request| request)),
-                Style::Example => tokio::spawn(requests.for_each(async |request| {
+                Style::Default => tokio::spawn(requests.for_each(async |request| {
                     tokio::spawn(request);
                 })),
             };

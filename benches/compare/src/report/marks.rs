@@ -104,8 +104,8 @@ pub(crate) fn of(results: &Results) -> Vec<Mark> {
         ),
         Mark::at_least(
             6.0,
-            "the same, to tarpc's as in its examples",
-            results.paired(SHARED, [ARRPC, Contestant::Tarpc(Style::Example)], rate),
+            "the same, to tarpc's as its examples run it",
+            results.paired(SHARED, [ARRPC, Contestant::Tarpc(Style::Default)], rate),
         ),
         Mark::at_least(
             1e6,
