@@ -104,6 +104,18 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "arrpc: {}", harmless(text));
 }
 
+/// Escapes what a terminal may obey in JSON, which lets some control characters stand. They occur
+/// in strings only, where their escapes mean the same.
+pub(crate) fn harmless_json(json: &str) -> String {
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        match c.is_control() && c != '\n' {
+            true => text += &format!("\\u{:04x}", u32::from(c)),
+            false => text.push(c),
+        }
+        text
+    })
+}
+
 /// Escapes what a terminal may obey, all control characters: some texts come from a server, which
 /// has no business with the terminal. Newlines too, as what is behind one could pass for a line of
 /// ours.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrpc::{Client, Error, RpcError, Value, blocking, json};
 
 use crate::argument::{self, Address};
-use crate::failure::{EXIT_CODES, Failure};
+use crate::failure::{EXIT_CODES, Failure, harmless_json};
 use crate::security::{Security, Tls};
 
 const EXAMPLES: &str = r#"Examples:
@@ -196,16 +196,7 @@ pub(crate) fn print_reply(reply: &Value, pretty: bool) -> Result<ExitCode, Failu
         true => json::to_string_pretty(reply),
         false => json::to_string(reply),
     };
-    // JSON lets some control characters stand, which terminals may obey. They occur in strings
-    // only, where their escapes mean the same.
-    let harmless = json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
-        match c.is_control() && c != '\n' {
-            true => text += &format!("\\u{:04x}", u32::from(c)),
-            false => text.push(c),
-        }
-        text
-    });
-    print(&harmless)
+    print(&harmless_json(&json))
 }
 
 /// Prints lines on standard output.

@@ -166,13 +166,14 @@ impl Shortage {
     }
 }
 
-/// As many of `max_connections` as each of a server's doors may have: together they stay within the
-/// files that the process may open.
-pub(super) fn possible_connections(max_connections: usize, threads: usize, doors: usize) -> usize {
+/// As many connections as each of a server's doors may have: together they stay within the files
+/// that the process may open.
+pub(super) fn possible_connections(limits: &Limits, threads: usize, doors: usize) -> usize {
     #[cfg(unix)]
     if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-        let possible = connections_of_files(files, threads, doors);
-        if possible < max_connections {
+        let told = if limits.refuse_excess_connections { MAX_TOLD } else { 0 };
+        let possible = connections_of_files(files, threads, doors, told);
+        if possible < limits.max_connections {
             tracing::info!(
                 max_connections = possible,
                 ports = doors,
@@ -181,13 +182,14 @@ pub(super) fn possible_connections(max_connections: usize, threads: usize, doors
             return possible;
         }
     }
-    max_connections
+    limits.max_connections
 }
 
+/// How many connections a door may have beside those that are `told` that there are no more.
 #[cfg(unix)]
-fn connections_of_files(files: u64, threads: usize, doors: usize) -> usize {
+fn connections_of_files(files: u64, threads: usize, doors: usize, told: usize) -> usize {
     let others = OTHER_FILES + FILES_PER_THREAD * threads as u64;
-    let possible = files.saturating_sub(others) / doors as u64;
+    let possible = (files.saturating_sub(others) / doors as u64).saturating_sub(told as u64);
     usize::try_from(possible).unwrap_or(usize::MAX).max(1)
 }
 
@@ -197,10 +199,16 @@ mod tests {
 
     #[test]
     fn two_doors_together_have_no_more_connections_than_the_process_has_files_for() {
-        for (files, threads, doors, each) in
-            [(1024, 2, 1, 916), (1024, 2, 2, 458), (109, 1, 1, 5), (109, 1, 2, 2), (50, 1, 2, 1)]
-        {
-            assert_eq!(connections_of_files(files, threads, doors), each, "{files}, {doors}");
+        for (files, threads, doors, told, each) in [
+            (1024, 2, 1, 0, 916),
+            (1024, 2, 2, 0, 458),
+            (1024, 2, 2, 64, 394),
+            (109, 1, 1, 0, 5),
+            (109, 1, 2, 0, 2),
+            (109, 1, 1, 64, 1),
+            (50, 1, 2, 0, 1),
+        ] {
+            assert_eq!(connections_of_files(files, threads, doors, told), each, "{files}, {doors}");
         }
     }
 }

@@ -139,9 +139,10 @@ impl Server {
     /// [`backlog`](Self::backlog) until one closes, unless
     /// [`refuse_excess_connections`](Self::refuse_excess_connections) is set.
     ///
-    /// Defaults to 10,000. Lowered to what the process may open files (`ulimit -n`), less 100 and 4
-    /// for each thread; with [`http`](Self::http) on a second port, each of the two may have that
-    /// many within half of those files.
+    /// Defaults to 10,000. Lowered to what the process may open files (`ulimit -n`), less 100, 4
+    /// for each thread, and 64 for each port where further ones are refused; with
+    /// [`http`](Self::http) on a second port, each of the two may have that many within half of
+    /// those files.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections;
         self

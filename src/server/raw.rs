@@ -85,7 +85,8 @@ impl<'a> RawReply<'a> {
         }
     }
 
-    /// Replies with a message that is packed already.
+    /// Replies with a message that is packed already. Its form is looked at, its texts are not: one
+    /// that is not UTF-8 is an error for the client.
     ///
     /// # Errors
     ///

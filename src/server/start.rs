@@ -188,7 +188,7 @@ impl Server {
         readiness.ready();
         let mut listeners = vec![(door, listener)];
         listeners.extend(http_listener.map(|listener| (Door::Http, listener)));
-        let limit = possible_connections(self.limits.max_connections, threads, listeners.len());
+        let limit = possible_connections(&self.limits, threads, listeners.len());
         let doors = listeners.into_iter().map(|(door, listener)| {
             Admission::new(door, listener, limit, &self.limits, metrics.clone())
         });

@@ -154,6 +154,21 @@ fn a_server_whose_every_reply_is_an_error_is_measured_too() {
 }
 
 #[test]
+fn a_terminal_has_nothing_to_obey_in_the_texts_of_a_server() {
+    let text = "\u{9b}2J\u{7f}\u{1b}[31m";
+    let server = start(Server::new(HOST, 0, move |_| Err::<(), _>(RpcError::new(text))));
+    for json in [&["--json"] as &[_], &[]] {
+        let mut command = command(server.local_addr(), &[&["--requests", "2"], json].concat());
+        let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(printed.contains("2J"), "{printed:?}");
+        assert!(!printed.contains(|c: char| c.is_control() && c != '\n'), "{printed:?}");
+    }
+    let report = bench(server.local_addr(), &[], 1);
+    let text = format!("arrpc.error.RpcException: {text}");
+    assert_eq!(report["error_texts"][0]["text"], text, "all of it");
+}
+
+#[test]
 fn tls_and_signatures_are_those_of_send() {
     let secured = || echo().auth_secret("s3cr3t").tls(cert("server.crt"), cert("server.key"));
     let server = start(secured().tls_client_ca(cert("ca.crt")));

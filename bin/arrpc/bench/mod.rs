@@ -26,7 +26,7 @@ use clap::builder::ArgPredicate;
 use smol::stream::StreamExt;
 
 use crate::argument::{self, Address};
-use crate::failure::Failure;
+use crate::failure::{Failure, harmless_json};
 use crate::security::Security;
 use load::{Load, Plan};
 use report::Report;
@@ -165,7 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         request_bytes: plan.request.len(),
         tally: &tally,
     };
-    print(&if arguments.json { report.json() } else { report.text() })?;
+    print(&if arguments.json { harmless_json(&report.json()) } else { report.text() })?;
     match (tally.errors.all(), tally.losses.all(), tally.settled()) {
         (0, 0, 1..) => Ok(ExitCode::SUCCESS),
         (errors, losses, requests) => Err(Failure::in_part(format!(
