@@ -107,9 +107,11 @@ fn check_path(path: &str) -> Result<(), String> {
 /// Says what is wrong with an origin that no browser sends.
 fn check_origin(origin: &str) -> Result<(), String> {
     let Some(sent) = sent_origin(origin) else {
-        return Err("none: give one such as https://example.com, without a path, or *; browsers \
-                    send letters beyond ASCII as xn--.."
-            .to_owned());
+        let text = match origin.is_ascii() {
+            true => "none: give one such as https://example.com, without a path, or *",
+            false => "none that a browser sends, which has letters beyond ASCII as xn--..",
+        };
+        return Err(text.to_owned());
     };
     if sent == origin {
         return Ok(());
