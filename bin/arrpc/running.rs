@@ -13,6 +13,10 @@ use smol::stream::StreamExt;
 
 use crate::failure::{Failure, say};
 
+/// The signals that end a command in an orderly way.
+pub(crate) const END_SIGNALS: &[Signal] =
+    if cfg!(unix) { &[Signal::Int, Signal::Term] } else { &[Signal::Int] };
+
 /// Runs a server until SIGINT or SIGTERM, then lets it finish what it has accepted. `announce`
 /// prints where it listens.
 pub(crate) fn run(
@@ -21,12 +25,8 @@ pub(crate) fn run(
     announce: impl FnOnce(&ServerHandle) -> io::Result<()>,
 ) -> Result<ExitCode, Failure> {
     // Before anybody can know that there is something to stop.
-    let mut signals = Signals::new(if cfg!(unix) {
-        [Signal::Int, Signal::Term].as_slice()
-    } else {
-        &[Signal::Int]
-    })
-    .map_err(|error| Failure::system("cannot wait for signals", &error))?;
+    let mut signals = Signals::new(END_SIGNALS)
+        .map_err(|error| Failure::system("cannot wait for signals", &error))?;
 
     let server = server.start_background()?;
     // Whoever closed standard output wants no lines, but may want a server.

@@ -370,22 +370,33 @@ fn a_latency_at_a_fixed_rate_counts_from_when_the_request_was_due() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_a_run_and_what_was_measured_is_printed() {
+fn a_signal_ends_a_run_and_what_was_measured_is_printed() {
     let calls = Arc::new(AtomicU64::new(0));
     let counter = calls.clone();
     let server = start(Server::new(HOST, 0, move |_| counter.fetch_add(1, Ordering::SeqCst)));
-    let mut command = command(server.local_addr(), &["--duration", "inf", "--warmup", "0"]);
-    command.args(["--json"]).stdout(Stdio::piped());
-    let running = command.spawn().unwrap();
-    while calls.load(Ordering::SeqCst) < 1000 {
-        thread::yield_now();
+    let interrupted = |warmup: &str, signal: &str| {
+        let before = calls.load(Ordering::SeqCst);
+        let options = ["--duration", "inf", "--warmup", warmup, "--json"];
+        let mut command = command(server.local_addr(), &options);
+        let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while calls.load(Ordering::SeqCst) < before + 1000 {
+            thread::yield_now();
+        }
+        let status = Command::new("kill").args([signal, &running.id().to_string()]).status();
+        assert!(status.unwrap().success());
+        running.wait_with_output().unwrap()
+    };
+    for signal in ["-INT", "-TERM"] {
+        let output = interrupted("0", signal);
+        let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["requests"].as_u64().is_some_and(|requests| requests > 100), "{report}");
+        assert_eq!((output.status.code(), &report["errors"]), (Some(0), &0.into()));
+        assert_eq!(report["unsent"], 0, "there is no end before which they had to be sent");
     }
-    let status = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
-    assert!(status.unwrap().success());
-    let output = running.wait_with_output().unwrap();
-    let report: Json = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(report["requests"].as_u64().is_some_and(|requests| requests > 100), "{report}");
-    assert_eq!((output.status.code(), &report["errors"]), (Some(0), &0.into()));
+    let output = interrupted("inf", "-INT");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("stopped while warming up, nothing was measured"), "{text}");
 }
 
 #[test]

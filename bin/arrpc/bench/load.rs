@@ -148,7 +148,7 @@ impl<'a> Load<'a> {
         let end = schedule.end().filter(|_| schedule.is_over(now)).map_or(now, |end| end.max(now));
         let mut tally = mem::replace(&mut self.shared.tally, Tally::new());
         tally.time = end.saturating_duration_since(started);
-        tally.unsent = schedule.unsent();
+        tally.unsent = schedule.unsent(end);
         Ok(tally)
     }
 

@@ -21,12 +21,13 @@ use std::time::Duration;
 
 use arrpc::internals::{self, Encrypter, ReplyOpener, Sealer};
 use arrpc::{Client, Error, Phase, Value, blocking, value};
-use async_signal::{Signal, Signals};
+use async_signal::Signals;
 use clap::builder::ArgPredicate;
 use smol::stream::StreamExt;
 
 use crate::argument::{self, Address};
 use crate::failure::{Failure, harmless_json};
+use crate::running::END_SIGNALS;
 use crate::security::Security;
 use load::{Load, Plan};
 use report::Report;
@@ -44,8 +45,8 @@ was due, so that a server that stalls does not hide how many requests had to wai
 
 Errors are error replies, and requests whose connection was lost or whose reply did not come within
 the --timeout. Their latencies do not count. A lost connection is opened again 100 ms later, unless
-connections have been lost without a reply in between for as long as the --timeout. Ctrl-C ends a
-run, and what was measured until then is printed.
+connections have been lost without a reply in between for as long as the --timeout. SIGINT
+(Ctrl-C) and SIGTERM end a run, and what was measured until then is printed.
 
 All requests are the same bytes, signed or encrypted once. With --encrypt each reply is decrypted,
 not just compared with the first, which may take more --threads.
@@ -242,18 +243,21 @@ fn measure(arguments: &Arguments, plan: &Plan) -> Result<Tally, Failure> {
             .collect()
     });
     let mut loads = loads.map_err(|error| cannot_connect(arguments, error))?;
+    let stop = stop_on_signal()?;
     if !arguments.warmup.is_zero() {
         let warmup = Goal::Lasting(arguments.warmup);
-        send("Warming up", warmup, arguments.rate, &mut loads, &AtomicBool::new(false))?;
+        send("Warming up", warmup, arguments.rate, &mut loads, &stop)?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failure::in_part("stopped while warming up, nothing was measured"));
+        }
     }
-    let stop = stop_on_interrupt()?;
     let goal = arguments.requests.map_or(Goal::Lasting(arguments.duration), Goal::Requests);
     send("Measuring", goal, arguments.rate, &mut loads, &stop)
 }
 
-/// Ctrl-C ends a run that has begun, not the program: what was measured is printed.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
-    let mut signals = Signals::new([Signal::Int])
+/// A signal ends a run that has begun, not the program: what was measured is printed.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let mut signals = Signals::new(END_SIGNALS)
         .map_err(|error| Failure::system("cannot wait for signals", &error))?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();

@@ -13,8 +13,8 @@ pub(crate) enum Goal {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     pace: Option<Pace>,
-    /// Requests that have not been taken.
-    left: u64,
+    /// Requests that have not been taken; `None` for as many as there is time for.
+    left: Option<u64>,
     end: Option<Instant>,
 }
 
@@ -51,10 +51,10 @@ impl Schedule {
             taken: 0,
         });
         let (left, end) = match goal.share(thread, threads) {
-            Goal::Requests(requests) => (requests, None),
+            Goal::Requests(requests) => (Some(requests), None),
             Goal::Lasting(duration) => {
                 let end = start.checked_add(duration);
-                (pace.as_ref().zip(end).map_or(u64::MAX, |(pace, end)| pace.due_before(end)), end)
+                (pace.as_ref().zip(end).map(|(pace, end)| pace.due_before(end)), end)
             }
         };
         Self { pace, left, end }
@@ -65,15 +65,18 @@ impl Schedule {
         if self.is_over(now) {
             return 0;
         }
-        let taken = at_most.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.left -= taken as u64;
+        let Some(left) = &mut self.left else { return at_most };
+        let taken = at_most.min(usize::try_from(*left).unwrap_or(usize::MAX));
+        *left -= taken as u64;
         taken
     }
 
     /// Takes a request that is due, and returns since when.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Instant> {
         let due = self.next_due().filter(|due| *due <= now && !self.is_over(now))?;
-        self.left -= 1;
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+        }
         if let Some(pace) = &mut self.pace {
             pace.taken += 1;
         }
@@ -81,7 +84,7 @@ impl Schedule {
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.pace.as_ref().filter(|_| self.left > 0).map(Pace::next)
+        self.pace.as_ref().filter(|_| self.left != Some(0)).map(Pace::next)
     }
 
     pub(crate) fn is_paced(&self) -> bool {
@@ -90,7 +93,7 @@ impl Schedule {
 
     /// Whether no more requests will go out.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
-        self.left == 0 || self.end.is_some_and(|end| end <= now)
+        self.left == Some(0) || self.end.is_some_and(|end| end <= now)
     }
 
     /// The end, if it is one in time.
@@ -98,12 +101,12 @@ impl Schedule {
         self.end
     }
 
-    /// How many requests should have gone out and did not.
-    pub(crate) fn unsent(&self) -> u64 {
-        match self.pace.is_none() && self.end.is_some() {
-            true => 0,
-            false => self.left,
-        }
+    /// How many requests should have gone out and did not: of all, or in a run without an end of
+    /// those that were due.
+    pub(crate) fn unsent(&self, now: Instant) -> u64 {
+        self.left.unwrap_or_else(|| {
+            self.pace.as_ref().map_or(0, |pace| pace.due_before(now).saturating_sub(pace.taken))
+        })
     }
 }
 
@@ -154,7 +157,20 @@ mod tests {
             [Some(0), Some(250), Some(500), None].map(|ms| ms.map(Duration::from_millis))
         );
         assert!(schedule.is_over(first + Duration::from_secs(1)));
-        assert_eq!(schedule.unsent(), 1);
+        assert_eq!(schedule.unsent(late), 1);
+    }
+
+    #[test]
+    fn a_run_without_an_end_owes_what_was_due() {
+        let goal = Goal::Lasting(Duration::MAX);
+        let mut free = Schedule::start(goal, None, 0, 1);
+        let now = Instant::now();
+        assert_eq!((free.take(7, now), free.unsent(now)), (7, 0));
+        let mut paced = Schedule::start(goal, Some(4.0), 0, 1);
+        let later = paced.next_due().unwrap() + Duration::from_millis(900);
+        assert!(paced.take_due(later).is_some());
+        assert_eq!(paced.unsent(later), 3);
+        assert!(!paced.is_over(later));
     }
 
     #[test]
@@ -162,7 +178,7 @@ mod tests {
         let goal = Goal::Lasting(Duration::from_secs(1));
         for thread in [0, 1] {
             let schedule = Schedule::start(goal, Some(10.0), thread, 2);
-            assert_eq!(schedule.unsent(), 5);
+            assert_eq!(schedule.unsent(Instant::now()), 5);
             assert_eq!(schedule.pace.unwrap().interval, 0.2);
         }
     }
